@@ -1,0 +1,261 @@
+//! One Ollama node: what the operator said of it, and what is known of it now.
+
+use super::{Inventory, Lease, Origin};
+use crate::ewma::{Ewma, Reading};
+use crate::health::{self, Health, Signal, State};
+use crate::link::Links;
+use arc_swap::ArcSwapOption;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What the configuration says of a backend.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// Unique; shown to users.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub origin: Origin,
+    /// Relative capacity, finite and above zero.
+    pub weight: f64,
+    /// Whether it gets no new requests.
+    pub drain: bool,
+}
+
+/// A backend of one configuration. Its [`Live`] part outlives the configuration.
+#[derive(Debug)]
+pub struct Backend {
+    spec: Spec,
+    policy: health::Policy,
+    live: Arc<Live>,
+}
+
+/// What is known of a node, and kept across reloads for as long as its name and URL stay.
+#[derive(Debug)]
+struct Live {
+    id: u64,
+    epoch: Instant,
+    in_flight: AtomicUsize,
+    requests: AtomicU64,
+    failures: AtomicU64,
+    /// [`OPEN`], [`SHUT`], or the millisecond since `epoch` from which one request at a time may try. Written under the
+    /// lock of `health`, read by every choice.
+    gate: AtomicU64,
+    errors: AtomicU32,
+    health: Mutex<Health>,
+    ttfb: Ewma,
+    inventory: ArcSwapOption<Inventory>,
+    links: Links,
+}
+
+const OPEN: u64 = 0;
+const SHUT: u64 = u64::MAX;
+
+/// How much a filter lets through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admit {
+    /// Backends that are up, and those whose time to be tried again has come.
+    Healthy,
+    /// Ejected backends too: better a node that failed before than no answer.
+    Ejected,
+}
+
+impl Backend {
+    /// A backend that nothing is known of.
+    pub fn new(spec: Spec, policy: health::Policy, now: Instant) -> Self {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let live = Live {
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            epoch: now,
+            in_flight: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            gate: AtomicU64::new(OPEN),
+            errors: AtomicU32::new(0),
+            health: Mutex::new(Health::new(now)),
+            ttfb: Ewma::default(),
+            inventory: ArcSwapOption::empty(),
+            links: Links::default(),
+        };
+        Self {
+            spec,
+            policy,
+            live: Arc::new(live),
+        }
+    }
+
+    /// The same node under a new configuration: what is known of it stays.
+    pub(super) fn renewed(&self, spec: Spec, policy: health::Policy) -> Self {
+        Self {
+            spec,
+            policy,
+            live: Arc::clone(&self.live),
+        }
+    }
+
+    /// What the configuration says.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// The unique name.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Relative capacity, finite and above zero.
+    pub fn weight(&self) -> f64 {
+        self.spec.weight
+    }
+
+    /// A number that no other node of this process has or had; it stays across reloads. Not the same in two processes.
+    pub fn id(&self) -> u64 {
+        self.live.id
+    }
+
+    /// Requests that chose this backend and have not received their last byte.
+    pub fn in_flight(&self) -> usize {
+        self.live.in_flight.load(Relaxed)
+    }
+
+    /// Requests given to this backend so far.
+    pub fn requests(&self) -> u64 {
+        self.live.requests.load(Relaxed)
+    }
+
+    /// Of those, how many failed by the backend's fault.
+    pub fn failures(&self) -> u64 {
+        self.live.failures.load(Relaxed)
+    }
+
+    /// Failed answers in a row.
+    pub fn errors(&self) -> u32 {
+        self.live.errors.load(Relaxed)
+    }
+
+    /// The average time to the first byte of successes, or `None` while there is none.
+    pub fn ttfb(&self, now: Instant) -> Option<Reading> {
+        self.live.ttfb.read(self.since_epoch(now))
+    }
+
+    /// Whether a request that comes now may choose this backend, its models aside.
+    pub fn admits(&self, admit: Admit, now: Instant) -> bool {
+        if self.spec.drain {
+            return false;
+        }
+        match self.live.gate.load(Relaxed) {
+            OPEN => true,
+            SHUT => false,
+            from => {
+                admit == Admit::Ejected
+                    || (self.in_flight() == 0
+                        && self.since_epoch(now).as_millis() >= u128::from(from))
+            }
+        }
+    }
+
+    /// Counts a request in, from this moment until the lease is dropped.
+    pub fn lease(self: &Arc<Self>, now: Instant) -> Lease {
+        self.live.in_flight.fetch_add(1, Relaxed);
+        self.live.requests.fetch_add(1, Relaxed);
+        Lease::new(Arc::clone(self), now)
+    }
+
+    pub(super) fn release(&self) {
+        self.live.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Takes in the time to the first byte of a success.
+    pub(super) fn measured(&self, ttfb: Duration, now: Instant) {
+        self.live.ttfb.observe(ttfb, self.since_epoch(now));
+    }
+
+    /// Takes in a signal of health, and logs when it changes the state.
+    pub fn observe(&self, signal: Signal, now: Instant) {
+        if matches!(signal, Signal::Failed(_) | Signal::ConnectFailed(_)) {
+            self.live.failures.fetch_add(1, Relaxed);
+        }
+        let mut health = self
+            .live
+            .health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let change = health.observe(signal, &self.policy, now);
+        self.live.errors.store(health.errors(), Relaxed);
+        let gate = match health.state() {
+            State::Up => OPEN,
+            State::Down => SHUT,
+            State::Ejected => {
+                let until = health
+                    .ejected_until()
+                    .saturating_duration_since(self.live.epoch);
+                u64::try_from(until.as_millis())
+                    .unwrap_or(SHUT)
+                    .clamp(OPEN + 1, SHUT - 1)
+            }
+        };
+        self.live.gate.store(gate, Relaxed);
+        let Some(state) = change else { return };
+        let reason = health.last_error().unwrap_or_default();
+        drop(health);
+        if state == State::Up {
+            // What was measured before an outage says little of the node that came back.
+            self.live.ttfb.reset();
+            tracing::info!(backend = self.name(), "backend is up");
+        } else {
+            self.live.links.clear();
+            tracing::warn!(backend = self.name(), state = state.as_str(), %reason, "backend is out");
+        }
+    }
+
+    /// The state and the last error, for people.
+    pub fn condition(&self) -> (State, Option<Arc<str>>) {
+        let health = self
+            .live
+            .health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        (health.state(), health.last_error())
+    }
+
+    /// How long to wait before the next check.
+    pub fn check_interval(&self) -> Duration {
+        /// While a node is down it is asked more often, and at once again when it begins to answer.
+        const DOWN: Duration = Duration::from_millis(500);
+        const RECOVERING: Duration = Duration::from_millis(100);
+        let health = self
+            .live
+            .health
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match health.state() {
+            State::Up | State::Ejected => self.policy.interval,
+            State::Down if health.is_recovering() => self.policy.interval.min(RECOVERING),
+            State::Down => self.policy.interval.min(DOWN),
+        }
+    }
+
+    /// How long one check may take.
+    pub fn check_timeout(&self) -> Duration {
+        self.policy.timeout
+    }
+
+    /// The models it has, or `None` while it has not been asked with success.
+    pub fn inventory(&self) -> Option<Arc<Inventory>> {
+        self.live.inventory.load_full()
+    }
+
+    pub(super) fn set_inventory(&self, inventory: Arc<Inventory>) {
+        self.live.inventory.store(Some(inventory));
+    }
+
+    /// Its idle connections.
+    pub fn links(&self) -> &Links {
+        &self.live.links
+    }
+
+    fn since_epoch(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.live.epoch)
+    }
+}

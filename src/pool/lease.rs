@@ -1,0 +1,65 @@
+//! One attempt on one backend: the only way to raise its in-flight count, and all of the bookkeeping when it ends.
+
+use super::Backend;
+use crate::health::Signal;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Counts a request on its backend from the moment of choice to the last byte: whatever ends the request drops this.
+///
+/// Nothing is held against the backend unless [`Lease::failed`] or [`Lease::unreachable`] says so; a client that leaves
+/// just drops it.
+#[derive(Debug)]
+pub struct Lease {
+    backend: Arc<Backend>,
+    started: Instant,
+}
+
+impl Lease {
+    pub(super) fn new(backend: Arc<Backend>, now: Instant) -> Self {
+        Self {
+            backend,
+            started: now,
+        }
+    }
+
+    /// The backend that was chosen.
+    pub fn backend(&self) -> &Arc<Backend> {
+        &self.backend
+    }
+
+    /// The backend answered with this status; a success also says how fast it is.
+    pub fn answered(&self, status: http::StatusCode, now: Instant) {
+        // 503 means that it has enough to do, which is no sickness.
+        if status.is_server_error() && status != http::StatusCode::SERVICE_UNAVAILABLE {
+            self.backend
+                .observe(Signal::Failed(format!("answered {}", status.as_u16())), now);
+            return;
+        }
+        if status.is_success() {
+            self.backend.measured(self.age(now), now);
+        }
+        self.backend.observe(Signal::Answered, now);
+    }
+
+    /// The backend broke off or answered nonsense.
+    pub fn failed(&self, reason: String, now: Instant) {
+        self.backend.observe(Signal::Failed(reason), now);
+    }
+
+    /// The backend could not be reached.
+    pub fn unreachable(&self, reason: String, now: Instant) {
+        self.backend.observe(Signal::ConnectFailed(reason), now);
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.backend.release();
+    }
+}

@@ -1,0 +1,116 @@
+//! The backends: an immutable list per configuration, each with a live part that outlives it.
+
+mod backend;
+mod inventory;
+mod lease;
+mod origin;
+
+pub use backend::{Admit, Backend, Spec};
+pub use inventory::Inventory;
+pub use lease::Lease;
+pub use origin::{Origin, OriginError};
+
+use crate::health;
+use crate::wire::ModelKey;
+use arc_swap::ArcSwap;
+use inventory::Catalogue;
+use smallvec::SmallVec;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Backends that may be chosen; lists of up to 16 need no allocation.
+pub type Eligible<'a> = SmallVec<[&'a Arc<Backend>; 16]>;
+
+/// The backends of one configuration, in its order.
+#[derive(Debug)]
+pub struct Pool {
+    backends: Vec<Arc<Backend>>,
+    catalogue: ArcSwap<Catalogue>,
+}
+
+impl Pool {
+    /// Builds the list. A backend whose name and URL are in `before` keeps what is known of it: requests in flight,
+    /// health, averages, models and connections.
+    pub fn build(
+        specs: &[Spec],
+        policy: health::Policy,
+        before: Option<&Self>,
+        now: Instant,
+    ) -> Self {
+        let known = |spec: &Spec| {
+            let same = |old: &&Arc<Backend>| {
+                old.spec().name == spec.name && old.spec().origin == spec.origin
+            };
+            before.and_then(|before| before.backends.iter().find(same))
+        };
+        let backend = |spec: &Spec| match known(spec) {
+            Some(old) => old.renewed(spec.clone(), policy),
+            None => Backend::new(spec.clone(), policy, now),
+        };
+        let pool = Self {
+            backends: specs.iter().map(|spec| Arc::new(backend(spec))).collect(),
+            catalogue: ArcSwap::default(),
+        };
+        pool.rebuild_catalogue();
+        pool
+    }
+
+    /// All backends, in the configuration's order.
+    pub fn backends(&self) -> &[Arc<Backend>] {
+        &self.backends
+    }
+
+    /// The backends that a request for `model` may choose now, the ones in `tried` left out.
+    ///
+    /// Those that are known to hold the model come alone; where none is known to, those that are not known yet; where
+    /// all are known and none holds it, every backend, since one of them must give the client its own 404. Ejected
+    /// backends are among them only if nobody else is left.
+    pub fn eligible(&self, model: Option<&ModelKey>, tried: &[u64], now: Instant) -> Eligible<'_> {
+        let catalogue = self.catalogue.load();
+        let holders = model.and_then(|model| catalogue.holders(model));
+        let collect = |admit: Admit| -> Eligible<'_> {
+            let fits = |backend: &&Arc<Backend>| {
+                backend.admits(admit, now) && !tried.contains(&backend.id())
+            };
+            match holders {
+                Some(holders) => holders
+                    .iter()
+                    .filter_map(|at| self.backends.get(*at))
+                    .filter(fits)
+                    .collect(),
+                None => self.backends.iter().filter(fits).collect(),
+            }
+        };
+        let healthy = collect(Admit::Healthy);
+        if healthy.is_empty() {
+            collect(Admit::Ejected)
+        } else {
+            healthy
+        }
+    }
+
+    /// Whether some backend is known to hold the model.
+    pub fn is_held(&self, model: &ModelKey) -> bool {
+        self.catalogue.load().is_held(model)
+    }
+
+    /// Notes what a backend holds, for all pools that share its live part. Only the prober calls this.
+    pub fn learn(&self, backend: &Backend, inventory: Inventory) {
+        if backend.inventory().is_some_and(|known| *known == inventory) {
+            return;
+        }
+        backend.set_inventory(Arc::new(inventory));
+        self.rebuild_catalogue();
+    }
+
+    fn rebuild_catalogue(&self) {
+        let inventories: Vec<_> = self
+            .backends
+            .iter()
+            .map(|backend| backend.inventory())
+            .collect();
+        self.catalogue.store(Arc::new(Catalogue::of(
+            inventories.iter().map(Option::as_deref),
+        )));
+    }
+}

@@ -1,0 +1,179 @@
+//! Model names compared as Ollama compares them.
+
+use std::fmt;
+
+/// Longest name that is worth comparing, in bytes: host 350, namespace, model and tag 80 each, with separators.
+const NAME_BYTES: usize = 600;
+const HOST: &str = "registry.ollama.ai";
+const NAMESPACE: &str = "library";
+const TAG: &str = "latest";
+
+/// The canonical form of a model name: `host/namespace/model:tag`, lower case, defaults filled in, and a mark for the
+/// source suffixes `:cloud` and `:local`.
+///
+/// `llama3.2`, `LLAMA3.2:latest` and `registry.ollama.ai/library/llama3.2` have one key. A key is for comparing only:
+/// what goes to a backend keeps the client's spelling.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelKey(Box<str>);
+
+impl ModelKey {
+    /// Reads a name as clients write it. `None` for names that no Ollama accepts: empty, too long, or with characters
+    /// outside the grammar.
+    pub fn parse(name: &str) -> Option<Self> {
+        let name = name.trim();
+        if name.is_empty() || name.len() > NAME_BYTES {
+            return None;
+        }
+        let name = name.split_once("://").map_or(name, |(_, rest)| rest);
+        let (name, cloud) = without_source(name);
+        let (path, tag) = match name.rsplit_once(':') {
+            Some((path, tag)) if !tag.contains('/') => (path, tag),
+            _ => (name, TAG),
+        };
+        let mut parts = path.rsplitn(3, '/');
+        let model = parts.next()?;
+        let namespace = parts.next().unwrap_or(NAMESPACE);
+        let host = parts.next().unwrap_or(HOST);
+        let valid = valid_part(model, "-.", 80)
+            && valid_part(tag, "-.", 80)
+            && valid_part(namespace, "-", 80)
+            && valid_part(host, "-.:", 350);
+        if !valid {
+            return None;
+        }
+        let source = if cloud { "@cloud" } else { "" };
+        let mut key = format!("{host}/{namespace}/{model}:{tag}{source}");
+        key.make_ascii_lowercase();
+        Some(Self(key.into_boxed_str()))
+    }
+
+    /// A hash that is the same in every process and version (xxh3-64 of the canonical form).
+    pub fn hash64(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(self.0.as_bytes())
+    }
+
+    /// Whether the name asks for a model in Ollama's cloud.
+    pub fn is_cloud(&self) -> bool {
+        self.0.ends_with("@cloud")
+    }
+}
+
+/// Takes `:cloud`, `-cloud` and `:local` off the end of a name, as Ollama does before it looks at the rest.
+fn without_source(name: &str) -> (&str, bool) {
+    let suffix = |suffix: &str| {
+        let at = name.len().checked_sub(suffix.len())?;
+        (name.get(at..)?.eq_ignore_ascii_case(suffix))
+            .then(|| name.get(..at))
+            .flatten()
+    };
+    if let Some(base) = suffix(":cloud") {
+        return (base, true);
+    }
+    if let Some(base) = suffix("-cloud") {
+        // Only a tag may carry the dashed form: `my-cloud` is an ordinary model.
+        if base
+            .rsplit_once(':')
+            .is_some_and(|(_, tag)| !tag.contains('/'))
+        {
+            return (base, true);
+        }
+    }
+    (suffix(":local").unwrap_or(name), false)
+}
+
+fn valid_part(part: &str, punctuation: &str, longest: usize) -> bool {
+    let mut chars = part.chars();
+    part.len() <= longest
+        && chars
+            .next()
+            .is_some_and(|first| first.is_ascii_alphanumeric() || first == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || punctuation.contains(c))
+}
+
+impl fmt::Debug for ModelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for ModelKey {
+    /// The short form that Ollama shows: default host and namespace left out, the tag never.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = self
+            .0
+            .strip_prefix(HOST)
+            .and_then(|rest| rest.strip_prefix('/'))
+            .unwrap_or(&self.0);
+        f.write_str(short.strip_prefix("library/").unwrap_or(short))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn same(names: &[&str]) {
+        let keys: Vec<_> = names
+            .iter()
+            .map(|name| ModelKey::parse(name).unwrap())
+            .collect();
+        assert!(keys.windows(2).all(|pair| pair[0] == pair[1]), "{keys:?}");
+    }
+
+    #[test]
+    fn spellings_of_one_model_have_one_key() {
+        same(&[
+            "llama3.2",
+            "llama3.2:latest",
+            "library/llama3.2",
+            "registry.ollama.ai/library/llama3.2:latest",
+            "https://registry.ollama.ai/library/llama3.2",
+            "LLAMA3.2",
+            " llama3.2 ",
+            "llama3.2:local",
+        ]);
+        same(&["x:8b-cloud", "x:8b:cloud", "X:8b:Cloud"]);
+        same(&["hf.co/me/Model-GGUF:Q4_K_M", "hf.co/me/model-gguf:q4_k_m"]);
+    }
+
+    #[test]
+    fn different_models_have_different_keys() {
+        let names = ["a", "a:8b", "me/a", "hf.co/me/a", "a:cloud", "my-cloud"];
+        let keys: std::collections::HashSet<_> = names
+            .iter()
+            .map(|name| ModelKey::parse(name).unwrap())
+            .collect();
+        assert_eq!(keys.len(), names.len());
+        assert!(ModelKey::parse("a:cloud").unwrap().is_cloud());
+        assert!(!ModelKey::parse("my-cloud").unwrap().is_cloud());
+    }
+
+    #[test]
+    fn names_that_no_ollama_accepts_have_no_key() {
+        for name in [
+            "",
+            "  ",
+            ":",
+            "a:",
+            "/a",
+            "../../etc/passwd",
+            "a b",
+            "a\0",
+            "-a",
+            "a@sha256:1",
+            "näm",
+        ] {
+            assert_eq!(ModelKey::parse(name), None, "{name:?}");
+        }
+        assert_eq!(ModelKey::parse(&"a".repeat(1 << 20)), None);
+    }
+
+    #[test]
+    fn the_short_form_is_ollamas() {
+        let short = |name: &str| ModelKey::parse(name).unwrap().to_string();
+        assert_eq!(short("llama3.2"), "llama3.2:latest");
+        assert_eq!(short("me/bot"), "me/bot:latest");
+        assert_eq!(short("hf.co/me/bot:q4"), "hf.co/me/bot:q4");
+    }
+}
