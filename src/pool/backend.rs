@@ -5,7 +5,7 @@ use crate::ewma::{Ewma, Reading};
 use crate::health::{self, Health, Signal, State};
 use crate::link::Links;
 use arc_swap::ArcSwapOption;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -46,6 +46,7 @@ struct Live {
     health: Mutex<Health>,
     ttfb: Ewma,
     inventory: ArcSwapOption<Inventory>,
+    inventory_doubted: AtomicBool,
     links: Links,
 }
 
@@ -76,6 +77,7 @@ impl Backend {
             health: Mutex::new(Health::new(now)),
             ttfb: Ewma::default(),
             inventory: ArcSwapOption::empty(),
+            inventory_doubted: AtomicBool::new(false),
             links: Links::default(),
         };
         Self {
@@ -171,8 +173,8 @@ impl Backend {
         self.live.ttfb.observe(ttfb, self.since_epoch(now));
     }
 
-    /// Takes in a signal of health, and logs when it changes the state.
-    pub fn observe(&self, signal: Signal, now: Instant) {
+    /// Takes in a signal of health; logs and returns the new state if it changed.
+    pub fn observe(&self, signal: Signal, now: Instant) -> Option<State> {
         if matches!(signal, Signal::Failed(_) | Signal::ConnectFailed(_)) {
             self.live.failures.fetch_add(1, Relaxed);
         }
@@ -196,7 +198,7 @@ impl Backend {
             }
         };
         self.live.gate.store(gate, Relaxed);
-        let Some(state) = change else { return };
+        let state = change?;
         let reason = health.last_error().unwrap_or_default();
         drop(health);
         if state == State::Up {
@@ -207,6 +209,7 @@ impl Backend {
             self.live.links.clear();
             tracing::warn!(backend = self.name(), state = state.as_str(), %reason, "backend is out");
         }
+        Some(state)
     }
 
     /// The state and the last error, for people.
@@ -248,6 +251,21 @@ impl Backend {
 
     pub(super) fn set_inventory(&self, inventory: Arc<Inventory>) {
         self.live.inventory.store(Some(inventory));
+    }
+
+    /// Asks the prober to look again soon at what this backend holds.
+    pub fn doubt_inventory(&self) {
+        self.live.inventory_doubted.store(true, Relaxed);
+    }
+
+    /// Whether that was asked; the prober looks after it, so that the next doubt counts anew.
+    pub fn is_inventory_doubted(&self) -> bool {
+        self.live.inventory_doubted.load(Relaxed)
+    }
+
+    /// The prober is about to look.
+    pub fn settle_doubt(&self) {
+        self.live.inventory_doubted.store(false, Relaxed);
     }
 
     /// Its idle connections.

@@ -1,0 +1,140 @@
+//! One line per request, written when it is over, however it ends. Never a prompt.
+
+use http::{Method, StatusCode};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The backend's whole answer was passed on.
+    Complete,
+    /// The backend ended its stream cleanly, but never said that it was done.
+    Truncated,
+    /// The backend broke off in the middle of its answer.
+    BackendBroke,
+    /// The client left before it had all.
+    ClientGone,
+    /// The proxy answered with an error of its own.
+    Refused,
+}
+
+impl Ended {
+    /// The word in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Truncated => "truncated",
+            Self::BackendBroke => "backend_broke",
+            Self::ClientGone => "client_gone",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What is known of a request so far. Dropping it writes the line.
+#[derive(Debug)]
+pub struct Access {
+    started: Instant,
+    /// What the request is called.
+    pub id: http::HeaderValue,
+    /// Where it came from.
+    pub client: IpAddr,
+    /// Its method.
+    pub method: Method,
+    /// Its row of the route table.
+    pub route: &'static str,
+    /// The model as the client spelled it, cut to a sane length.
+    pub model: Option<Box<str>>,
+    /// The backend that answered, or was tried last.
+    pub backend: Option<Arc<str>>,
+    /// Backends tried.
+    pub attempts: u32,
+    /// The status that the client got, if it got one.
+    pub status: Option<StatusCode>,
+    /// Bytes of the request's body, where it was read whole.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// From the request's head to the answer's.
+    pub first_byte: Option<Duration>,
+    /// Until something else is known, the client left.
+    pub ended: Ended,
+    active: Arc<AtomicUsize>,
+}
+
+/// The longest model name that a line shows, in characters.
+const MODEL_CHARS: usize = 120;
+
+impl Access {
+    /// Begins the record of a request and counts it in `active` until it is over.
+    pub fn begin(
+        id: http::HeaderValue,
+        client: IpAddr,
+        method: Method,
+        active: &Arc<AtomicUsize>,
+    ) -> Self {
+        active.fetch_add(1, Relaxed);
+        Self {
+            started: Instant::now(),
+            id,
+            client,
+            method,
+            route: "other",
+            model: None,
+            backend: None,
+            attempts: 0,
+            status: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            first_byte: None,
+            ended: Ended::ClientGone,
+            active: Arc::clone(active),
+        }
+    }
+
+    /// Notes the model that was asked for.
+    pub fn set_model(&mut self, name: &str) {
+        let end = name
+            .char_indices()
+            .nth(MODEL_CHARS)
+            .map_or(name.len(), |(at, _)| at);
+        self.model = name.get(..end).map(Into::into);
+    }
+
+    /// Notes that the answer's head is there.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.first_byte = Some(self.started.elapsed());
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        self.active.fetch_sub(1, Relaxed);
+        tracing::info!(
+            target: "llamero::access",
+            id = self.id.to_str().unwrap_or_default(),
+            client = %self.client,
+            method = self.method.as_str(),
+            route = self.route,
+            model = self.model.as_deref(),
+            backend = self.backend.as_deref(),
+            attempts = self.attempts,
+            status = self.status.map(|status| status.as_u16()),
+            ended = self.ended.as_str(),
+            bytes_in = self.bytes_in,
+            bytes_out = self.bytes_out,
+            first_byte_ms = self.first_byte.map(milliseconds),
+            total_ms = milliseconds(self.started.elapsed()),
+        );
+    }
+}
+
+/// Milliseconds with three decimals.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}

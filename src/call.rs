@@ -1,0 +1,221 @@
+//! A request read far enough to route it, and able to be sent again if that is safe.
+
+use crate::demand::Demand;
+use crate::error::Error;
+use crate::header;
+use crate::link::RequestBody;
+use crate::pool::Backend;
+use crate::route::{Action, Route};
+use crate::upload::{Upload, UploadWatch};
+use crate::wire::{Ask, ModelKey};
+use bytes::{Bytes, BytesMut};
+use http::header::HOST;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// What is set aside for a body on the client's word alone, in bytes.
+const TRUSTED_BODY_BYTES: usize = 1 << 20;
+
+/// A request on its way to some backend.
+#[derive(Debug)]
+pub struct Call {
+    /// Its place in the route table.
+    pub route: Route,
+    /// What it asks for.
+    pub demand: Demand,
+    method: Method,
+    target: PathAndQuery,
+    headers: HeaderMap,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    /// Read whole; can be sent any number of times.
+    Kept(Bytes),
+    /// Passed on while it comes in, once.
+    Upload {
+        upload: Option<Upload>,
+        watch: UploadWatch,
+    },
+}
+
+/// Where a request comes from, and what that means for its headers.
+#[derive(Debug)]
+pub struct Sender<'a> {
+    /// The other end of the connection.
+    pub peer: IpAddr,
+    /// The client behind trusted proxies.
+    pub client: IpAddr,
+    /// The trusted proxies.
+    pub trusted: &'a [IpNet],
+    /// What the request is called.
+    pub request_id: &'a HeaderValue,
+}
+
+impl Call {
+    /// Reads what routing needs: for [`Action::Pick`] the whole body, else none of it. Also returns the model's name as
+    /// the client spelled it.
+    ///
+    /// Dropping the future stops reading; the rest of the body is drained for a while.
+    ///
+    /// # Errors
+    /// When the body is too long, breaks off, or is not what the route needs.
+    pub async fn read(
+        route: Route,
+        request: Request<Incoming>,
+        sender: Sender<'_>,
+        body_limit: usize,
+    ) -> Result<(Self, Option<String>), Error> {
+        let (mut parts, incoming) = request.into_parts();
+        let upload = Upload::new(incoming);
+        let mut name = None;
+        let body = match route.action {
+            _ if parts.method == Method::GET || parts.method == Method::HEAD => {
+                Body::Kept(Bytes::new())
+            }
+            Action::Any => Body::Upload {
+                watch: upload.watch(),
+                upload: Some(upload),
+            },
+            Action::Pick => {
+                let bytes = read_whole(upload, body_limit).await?;
+                name = Ask::read(&bytes)?
+                    .model_or_name()
+                    .map(std::borrow::Cow::into_owned);
+                Body::Kept(bytes)
+            }
+        };
+        header::for_backends(
+            &mut parts.headers,
+            sender.peer,
+            sender.trusted,
+            sender.request_id,
+        );
+        let demand = Demand {
+            model: name.as_deref().and_then(ModelKey::parse),
+            client: sender.client,
+        };
+        let target = parts
+            .uri
+            .into_parts()
+            .path_and_query
+            .unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Ok((
+            Self {
+                route,
+                demand,
+                method: parts.method,
+                target,
+                headers: parts.headers,
+                body,
+            },
+            name,
+        ))
+    }
+
+    /// Whether sending it again, after a backend may have begun to work on it, can do no harm: GET, HEAD, and what is
+    /// [picked](Action::Pick), since generating text changes nothing but the time it costs.
+    pub fn is_replayable(&self) -> bool {
+        matches!(self.body, Body::Kept(_))
+    }
+
+    /// Whether all of the request is still here to be sent: always if it is [replayable](Self::is_replayable), else only
+    /// while no backend was given any of its body.
+    pub fn is_whole(&self) -> bool {
+        match &self.body {
+            Body::Kept(_) => true,
+            Body::Upload { upload, .. } => upload.is_some(),
+        }
+    }
+
+    /// Takes back the body of a request of which nothing was sent.
+    pub fn take_back(&mut self, unsent: RequestBody) {
+        if let (Body::Upload { upload, .. }, RequestBody::Upload(unsent)) = (&mut self.body, unsent)
+        {
+            *upload = Some(unsent);
+        }
+    }
+
+    /// Whether it is a HEAD request.
+    pub fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
+    /// Whether the client's own body broke, so that no backend is to blame for what came of it.
+    pub fn is_broken_by_client(&self) -> bool {
+        match &self.body {
+            Body::Kept(_) => false,
+            Body::Upload { watch, .. } => watch.is_broken(),
+        }
+    }
+
+    /// Bytes of the body, as far as it was read here.
+    pub fn body_bytes(&self) -> u64 {
+        match &self.body {
+            Body::Kept(bytes) => bytes.len() as u64,
+            Body::Upload { .. } => 0,
+        }
+    }
+
+    /// The request as one backend is to get it. `None` if a backend was given some of its body before.
+    pub fn request_for(&mut self, backend: &Backend) -> Option<Request<RequestBody>> {
+        let body = match &mut self.body {
+            Body::Kept(bytes) => RequestBody::Kept(bytes.clone()),
+            Body::Upload { upload, .. } => RequestBody::Upload(upload.take()?),
+        };
+        let origin = &backend.spec().origin;
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = match origin.prefix() {
+            "" => Uri::from(self.target.clone()),
+            prefix => format!("{prefix}{}", self.target).parse().ok()?,
+        };
+        *request.headers_mut() = self.headers.clone();
+        request
+            .headers_mut()
+            .insert(HOST, origin.authority().clone());
+        Some(request)
+    }
+}
+
+async fn read_whole(mut upload: Upload, limit: usize) -> Result<Bytes, Error> {
+    let too_large = || Error::BodyTooLarge { limit };
+    let announced = usize::try_from(upload.size_hint().lower()).unwrap_or(usize::MAX);
+    if announced > limit {
+        return Err(too_large());
+    }
+    let mut first = Bytes::new();
+    let mut whole = BytesMut::new();
+    while let Some(frame) = upload.frame().await {
+        let Ok(data) = frame.map_err(|_| Error::BodyBroken)?.into_data() else {
+            continue;
+        };
+        if first.is_empty() {
+            // Most bodies come in one piece, which then needs no copy.
+            first = data;
+            continue;
+        }
+        if whole.is_empty() {
+            whole.reserve(announced.min(TRUSTED_BODY_BYTES));
+            whole.extend_from_slice(&first);
+        }
+        if whole.len() + data.len() > limit {
+            return Err(too_large());
+        }
+        whole.extend_from_slice(&data);
+    }
+    if first.len() > limit {
+        return Err(too_large());
+    }
+    Ok(if whole.is_empty() {
+        first
+    } else {
+        whole.freeze()
+    })
+}

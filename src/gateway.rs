@@ -1,0 +1,178 @@
+//! The running proxy: its listeners, its tasks and the state that they share.
+
+use crate::admin::Admin;
+use crate::config::Settings;
+use crate::probe;
+use crate::proxy::Proxy;
+use crate::reply::ReplyBody;
+use crate::server::{self, Handler, Phase, Policy};
+use crate::state::State;
+use arc_swap::ArcSwap;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+/// A proxy at work. Dropping it stops everything at once; [`Gateway::shut_down`] lets requests end.
+#[derive(Debug)]
+pub struct Gateway {
+    addresses: Vec<SocketAddr>,
+    admin_address: SocketAddr,
+    state: Arc<ArcSwap<State>>,
+    proxy: Proxy,
+    phase: watch::Sender<Phase>,
+    servers: JoinSet<()>,
+    /// Held for its drop, which ends the prober.
+    _probe: JoinSet<()>,
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address}: {error}")]
+pub struct ListenError {
+    /// The address.
+    pub address: SocketAddr,
+    /// Why not.
+    pub error: io::Error,
+}
+
+impl Gateway {
+    /// Listens and begins to serve. `config_file` and `config_hash` are only shown to operators; all chance comes from
+    /// the seed.
+    ///
+    /// # Errors
+    /// When an address cannot be listened on; nothing runs then.
+    pub fn start(
+        settings: Settings,
+        config_file: Option<PathBuf>,
+        config_hash: u64,
+        seed: u64,
+    ) -> Result<Self, ListenError> {
+        let bind = |address: SocketAddr| {
+            server::bind(address).map_err(|error| ListenError { address, error })
+        };
+        let listeners = settings
+            .listen
+            .iter()
+            .copied()
+            .map(bind)
+            .collect::<Result<Vec<_>, _>>()?;
+        let admin_listener = bind(settings.admin_listen)?;
+        let bound =
+            |listener: &tokio::net::TcpListener, wanted| listener.local_addr().unwrap_or(wanted);
+        let addresses = listeners
+            .iter()
+            .zip(&settings.listen)
+            .map(|(listener, wanted)| bound(listener, *wanted))
+            .collect();
+        let admin_address = bound(&admin_listener, settings.admin_listen);
+
+        let policy = Policy {
+            keep_alive: settings.timeouts.keep_alive,
+            head_bytes: settings.limits.head,
+            connections: settings.limits.connections,
+        };
+        let state = Arc::new(ArcSwap::from_pointee(State::first(
+            settings,
+            config_hash,
+            seed,
+            Instant::now(),
+        )));
+        let (phase, watcher) = watch::channel(Phase::Serving);
+        let proxy = Proxy::new(Arc::clone(&state));
+        let admin = Admin::new(Arc::clone(&state), watcher.clone(), config_file);
+        let mut servers = JoinSet::new();
+        for listener in listeners {
+            servers.spawn(server::serve(
+                listener,
+                policy,
+                proxy.clone(),
+                watcher.clone(),
+            ));
+        }
+        let mut background = JoinSet::new();
+        // Operators are answered to the very end, so their listener is not among those that a drain waits for.
+        let (until_the_end, admin_phase) = watch::channel(Phase::Serving);
+        background.spawn(async move {
+            server::serve(
+                admin_listener,
+                Policy {
+                    connections: ADMIN_CONNECTIONS,
+                    ..policy
+                },
+                admin,
+                admin_phase,
+            )
+            .await;
+            drop(until_the_end);
+        });
+        background.spawn(probe::run(Arc::clone(&state), seed));
+        Ok(Self {
+            addresses,
+            admin_address,
+            state,
+            proxy,
+            phase,
+            servers,
+            _probe: background,
+        })
+    }
+
+    /// Where clients are answered; real ports where 0 was asked for.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where operators are answered.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// What is configured now.
+    pub fn settings(&self) -> Settings {
+        self.state.load().settings.clone()
+    }
+
+    /// Puts another configuration into force, for all requests that come from now on. Running requests go on under the
+    /// one they began with. What needs a restart is not changed.
+    pub fn reload(&self, settings: Settings, config_hash: u64, seed: u64) {
+        let next = self
+            .state
+            .load()
+            .next(settings, config_hash, seed, Instant::now());
+        self.state.store(Arc::new(next));
+    }
+
+    /// Stops accepting, lets running requests end for at most the configured time or until `hurry` is ready, then cuts
+    /// the rest. Returns how many were cut.
+    pub async fn shut_down(mut self, hurry: impl Future<Output = ()>) -> usize {
+        let patience = self.state.load().settings.timeouts.drain;
+        self.phase.send_replace(Phase::Draining);
+        let ended = async { while self.servers.join_next().await.is_some() {} };
+        tokio::select! {
+            _ = timeout(patience, ended) => {}
+            () = hurry => {}
+        }
+        let cut = self.proxy.active();
+        self.phase.send_replace(Phase::Cutting);
+        while self.servers.join_next().await.is_some() {}
+        cut
+    }
+}
+
+/// Operators' connections at one time.
+const ADMIN_CONNECTIONS: usize = 256;
+
+impl Handler for Proxy {
+    type Body = ReplyBody;
+
+    async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
+        Self::handle(self, request, peer).await
+    }
+}

@@ -1,0 +1,290 @@
+//! A request's straight way: route, read, choose, send, pass the answer on.
+
+use crate::access::{Access, Ended};
+use crate::call::{Call, Sender};
+use crate::error::Error;
+use crate::header;
+use crate::link::Link;
+use crate::pool::Lease;
+use crate::reply::{Relay, ReplyBody, Source};
+use crate::route::{Action, NoRoute, Route};
+use crate::state::State;
+use crate::upstream::{self, Failure};
+use crate::wire::{Family, Meter};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::HOST;
+use http::{HeaderValue, Request, Response, StatusCode, Version, response};
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use tokio::time::Instant;
+
+/// The longest request target, in bytes.
+const TARGET_BYTES: usize = 8 << 10;
+/// How much of a refusal is read to see whether another backend may do better, in bytes.
+const REFUSAL_BYTES: usize = 64 << 10;
+/// What Ollama says when a load or a runner failed, which another node may well manage.
+const LOAD_FAILURES: [&[u8]; 6] = [
+    b"llama-server process has terminated",
+    b"error starting llama-server",
+    b"timed out waiting for llama-server to start",
+    b"unable to load full model on GPU",
+    b"model runner has unexpectedly stopped",
+    b"out of memory",
+];
+
+/// Takes requests from clients and brings them answers from backends. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Proxy {
+    state: Arc<ArcSwap<State>>,
+    active: Arc<AtomicUsize>,
+}
+
+/// An answer on its way to the client.
+type Answer = Response<Source>;
+
+impl Proxy {
+    /// A proxy that serves whatever state is current when a request comes.
+    pub fn new(state: Arc<ArcSwap<State>>) -> Self {
+        Self {
+            state,
+            active: Arc::default(),
+        }
+    }
+
+    /// Requests whose answer is not over.
+    pub fn active(&self) -> usize {
+        self.active.load(Relaxed)
+    }
+
+    /// Answers a request; whatever goes wrong becomes an answer too. Dropping the future, or the body of its answer,
+    /// closes the connection to the backend at once.
+    pub async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
+        let state = self.state.load_full();
+        let id = header::request_id(request.headers());
+        let client =
+            header::client_address(request.headers(), peer, &state.settings.trusted_proxies);
+        let family = Family::of(request.uri().path());
+        let mut access = Access::begin(id, client, request.method().clone(), &self.active);
+        let outcome = forward(&state, request, peer, &mut access).await;
+        let mut answer = outcome.unwrap_or_else(|error| {
+            access.ended = Ended::Refused;
+            error.into_response(family)
+        });
+        access.answered(answer.status());
+        if let Source::Own(bytes) = answer.body() {
+            access.bytes_out = bytes.len() as u64;
+        }
+        label(answer.headers_mut(), &access);
+        answer.map(|source| ReplyBody::new(source, access))
+    }
+}
+
+async fn forward(
+    state: &State,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    access: &mut Access,
+) -> Result<Answer, Error> {
+    check_head(&request)?;
+    let route =
+        Route::of(request.method(), request.uri().path()).map_err(|no_route| match no_route {
+            NoRoute::Method(allow) => Error::Method { allow },
+            NoRoute::OddPath => Error::OddPath,
+        })?;
+    access.route = route.label;
+    let settings = &state.settings;
+    let request_id = access.id.clone();
+    let sender = Sender {
+        peer,
+        client: access.client,
+        trusted: &settings.trusted_proxies,
+        request_id: &request_id,
+    };
+    let (mut call, model) = Call::read(route, request, sender, settings.limits.body).await?;
+    access.bytes_in = call.body_bytes();
+    if let Some(name) = model {
+        access.set_model(&name);
+    }
+
+    let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
+    let mut last = Err(None);
+    for _ in 0..settings.attempts {
+        let Some(lease) = state.choose(&call.demand, &tried, Instant::now()) else {
+            break;
+        };
+        tried.push(lease.backend().id());
+        access.attempts += 1;
+        access.backend = Some(Arc::clone(&lease.backend().spec().name));
+        match upstream::exchange(&mut call, &lease, settings.timeouts.connect).await {
+            Ok((response, link)) => match judge(state, &call, response, link, lease).await {
+                Verdict::Pass(answer) => return Ok(finish(answer, access)),
+                // An answer that another backend might better is kept in case none does.
+                Verdict::Refusal(answer) => last = Ok(answer),
+                Verdict::Lost(error) => last = last.or(Err(Some(error))),
+            },
+            Err(failure) => {
+                let retry = failure.may_retry(&call);
+                let error = match failure {
+                    Failure::Client => return Err(Error::BodyBroken),
+                    Failure::Connect(_) => None,
+                    Failure::Lost(reason) => Some(Error::Lost {
+                        name: lease.backend().name().to_owned(),
+                        reason,
+                    }),
+                };
+                last = last.or(Err(error));
+                if !retry {
+                    break;
+                }
+            }
+        }
+    }
+    match last {
+        Ok(answer) => Ok(finish(answer, access)),
+        Err(Some(error)) => Err(error),
+        Err(None) => Err(Error::NoBackend(state.explain_refusal(&call.demand))),
+    }
+}
+
+/// Refuses a head that no backend should see. The syntax is hyper's business; this is what it lets through.
+fn check_head(request: &Request<Incoming>) -> Result<(), Error> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if header::is_host(host) => {}
+        (None, None) if request.version() < Version::HTTP_11 => {}
+        _ => return Err(Error::Host),
+    }
+    let target_bytes = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if target_bytes > TARGET_BYTES {
+        return Err(Error::TargetTooLong {
+            limit: TARGET_BYTES,
+        });
+    }
+    Ok(())
+}
+
+/// What to make of an answer's head.
+enum Verdict {
+    /// Give it to the client.
+    Pass(Answer),
+    /// Another backend may do better; if none does, this is the answer.
+    Refusal(Answer),
+    /// It broke off while it was looked at.
+    Lost(Error),
+}
+
+async fn judge(
+    state: &State,
+    call: &Call,
+    response: Response<Incoming>,
+    mut link: Link,
+    lease: Lease,
+) -> Verdict {
+    let (mut parts, mut body) = response.into_parts();
+    let meter = Meter::new(call.route.family, &parts.headers);
+    let encoded = parts.headers.contains_key(http::header::CONTENT_ENCODING);
+    header::for_client(&mut parts.headers, call.is_head());
+    note_what_it_holds(state, call, &lease, parts.status);
+    let name = Arc::clone(&lease.backend().spec().name);
+    let relay = |parts, head, body, link, lease| {
+        Response::from_parts(
+            parts,
+            Source::Relay(Box::new(Relay::new(head, body, link, lease, meter))),
+        )
+    };
+    if encoded || !call.is_replayable() || !may_differ_elsewhere(state, call, parts.status) {
+        return Verdict::Pass(relay(parts, Bytes::new(), body, link, lease));
+    }
+    match upstream::read_up_to(&mut body, &mut link, REFUSAL_BYTES).await {
+        Ok((head, false)) => Verdict::Pass(relay(parts, head, body, link, lease)),
+        Ok((whole, true)) => {
+            lease.backend().links().put(link, Instant::now());
+            let better_elsewhere =
+                parts.status != StatusCode::INTERNAL_SERVER_ERROR || is_load_failure(&whole);
+            let answer = own(parts, whole, &name);
+            if better_elsewhere {
+                Verdict::Refusal(answer)
+            } else {
+                Verdict::Pass(answer)
+            }
+        }
+        Err(error) => {
+            let reason = upstream::describe(&error);
+            lease.failed(reason.clone(), Instant::now());
+            Verdict::Lost(Error::Lost {
+                name: name.to_string(),
+                reason,
+            })
+        }
+    }
+}
+
+/// An answer that was read whole; it remembers who gave it, since others may be asked before it is used.
+fn own(mut parts: response::Parts, whole: Bytes, backend: &Arc<str>) -> Answer {
+    parts.extensions.insert(Arc::clone(backend));
+    Response::from_parts(parts, Source::Own(whole))
+}
+
+/// Whether a status is worth asking another backend.
+fn may_differ_elsewhere(state: &State, call: &Call, status: StatusCode) -> bool {
+    match status {
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => true,
+        StatusCode::INTERNAL_SERVER_ERROR => call.route.action == Action::Pick,
+        // It was thought to hold the model, and does not: others may.
+        StatusCode::NOT_FOUND => call
+            .demand
+            .model
+            .as_ref()
+            .is_some_and(|model| state.pool.is_held(model)),
+        _ => false,
+    }
+}
+
+fn is_load_failure(body: &[u8]) -> bool {
+    LOAD_FAILURES
+        .iter()
+        .any(|text| memchr::memmem::find(body, text).is_some())
+}
+
+/// When a backend lacks a model that it was thought to hold, or has one that nobody was, what is known is out of date.
+fn note_what_it_holds(state: &State, call: &Call, lease: &Lease, status: StatusCode) {
+    let (Some(model), Action::Pick) = (&call.demand.model, call.route.action) else {
+        return;
+    };
+    let thought = state.pool.is_held(model);
+    if (thought && status == StatusCode::NOT_FOUND) || (!thought && status.is_success()) {
+        lease.backend().doubt_inventory();
+    }
+}
+
+/// Settles how the record of an answer that was read whole is to end; a relayed one does so itself.
+fn finish(answer: Answer, access: &mut Access) -> Answer {
+    if let Some(name) = answer.extensions().get::<Arc<str>>() {
+        access.backend = Some(Arc::clone(name));
+        access.ended = Ended::Complete;
+    }
+    answer
+}
+
+/// Tells the client what the request is called and who answered it.
+fn label(headers: &mut http::HeaderMap, access: &Access) {
+    headers.insert(header::REQUEST_ID, access.id.clone());
+    if access.attempts == 0 {
+        return;
+    }
+    headers.insert(header::ATTEMPTS, HeaderValue::from(access.attempts));
+    if let Some(name) = access
+        .backend
+        .as_deref()
+        .and_then(|name| HeaderValue::try_from(name).ok())
+    {
+        headers.insert(header::BACKEND, name);
+    }
+}

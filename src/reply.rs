@@ -1,0 +1,208 @@
+//! The body of an answer on its way to the client, and everything that must happen when it is over.
+
+use crate::access::{Access, Ended};
+use crate::link::Link;
+use crate::pool::Lease;
+use crate::upstream::describe;
+use crate::wire::Meter;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use thiserror::Error;
+use tokio::time::Instant;
+
+/// Tells hyper to cut the connection without ending the body.
+#[derive(Debug, Error)]
+#[error("the backend broke off")]
+pub struct Cut;
+
+/// The body that the server sends. Its drop settles the request: the lease, the connection and the log line.
+#[derive(Debug)]
+pub struct ReplyBody {
+    source: Source,
+    access: Access,
+}
+
+/// Where an answer comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// Bytes of our own, or of an answer that was read whole; empty when sent.
+    Own(Bytes),
+    /// A backend that is still writing.
+    Relay(Box<Relay>),
+}
+
+/// An answer that is passed on as it comes: no buffer and no task in between, so a slow reader slows its own backend.
+#[derive(Debug)]
+pub struct Relay {
+    /// What was read of the body before it was decided to pass it on.
+    head: Bytes,
+    body: Incoming,
+    /// Taken when the answer is over, so that another request can use it.
+    link: Option<Link>,
+    lease: Lease,
+    meter: Meter,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Flowing,
+    /// The backend broke off; the error record was handed out and must be written before the connection is cut.
+    Cutting,
+    Cut,
+    Ended,
+}
+
+impl Relay {
+    /// Begins to pass on a body, `head` first.
+    pub fn new(head: Bytes, body: Incoming, link: Link, lease: Lease, meter: Meter) -> Self {
+        Self {
+            head,
+            body,
+            link: Some(link),
+            lease,
+            meter,
+            phase: Phase::Flowing,
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match self.phase {
+            Phase::Ended => return Poll::Ready(None),
+            Phase::Cut => return Poll::Ready(Some(Err(Cut))),
+            Phase::Cutting => {
+                // hyper flushes what it has when a body has nothing ready, and only then may be told to cut.
+                self.phase = Phase::Cut;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Phase::Flowing => {}
+        }
+        if !self.head.is_empty() {
+            let head = std::mem::take(&mut self.head);
+            self.meter.watch(&head);
+            return Poll::Ready(Some(Ok(Frame::data(head))));
+        }
+        match ready!(self.poll_body(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(chunk) = frame.data_ref() {
+                    self.meter.watch(chunk);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => Poll::Ready(Some(self.broke(&error))),
+            None => {
+                self.phase = Phase::Ended;
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// Polls the body, and the connection it comes from where the body has nothing yet.
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        if let Some(link) = &mut self.link {
+            link.drive(cx);
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn broke(&mut self, error: &hyper::Error) -> Result<Frame<Bytes>, Cut> {
+        self.link = None;
+        let reason = format!("broke off in the middle of an answer: {}", describe(error));
+        let name = self.lease.backend().name();
+        let record = self.meter.error_record(&format!("backend {name} {reason}"));
+        self.lease.failed(reason, Instant::now());
+        self.phase = if record.is_some() {
+            Phase::Cutting
+        } else {
+            Phase::Cut
+        };
+        record.map(|record| Frame::data(record.into())).ok_or(Cut)
+    }
+
+    /// How the answer stands if nothing more happens to it.
+    fn ended(&self) -> Ended {
+        match self.phase {
+            Phase::Cutting | Phase::Cut => Ended::BackendBroke,
+            Phase::Ended if self.meter.is_whole() => Ended::Complete,
+            Phase::Ended => Ended::Truncated,
+            // A body of known length is over with its last byte; nobody then polls for the end.
+            Phase::Flowing if self.head.is_empty() && self.body.is_end_stream() => Ended::Complete,
+            Phase::Flowing => Ended::ClientGone,
+        }
+    }
+}
+
+impl ReplyBody {
+    /// Joins an answer with the record of its request.
+    pub fn new(source: Source, access: Access) -> Self {
+        Self { source, access }
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match &mut self.source {
+            Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Relay(relay) => relay.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_empty(),
+            Source::Relay(relay) => match relay.phase {
+                Phase::Flowing => relay.head.is_empty() && relay.body.is_end_stream(),
+                Phase::Ended => true,
+                Phase::Cutting | Phase::Cut => false,
+            },
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Relay(relay) => {
+                let rest = relay.body.size_hint();
+                let head = relay.head.len() as u64;
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower() + head);
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper + head);
+                }
+                hint
+            }
+        }
+    }
+}
+
+impl Drop for ReplyBody {
+    fn drop(&mut self) {
+        let Source::Relay(relay) = &mut self.source else {
+            return;
+        };
+        self.access.ended = relay.ended();
+        self.access.bytes_out = relay.meter.bytes();
+        if matches!(self.access.ended, Ended::Complete | Ended::Truncated)
+            && let Some(link) = relay.link.take()
+        {
+            relay.lease.backend().links().put(link, Instant::now());
+        }
+    }
+}

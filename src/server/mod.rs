@@ -1,0 +1,172 @@
+//! Listens, serves connections, and stops without cutting what runs.
+
+mod socket;
+
+use socket::Socket;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// Connections that the kernel may hold for us while we are busy accepting; it caps this at its own `somaxconn`.
+const BACKLOG: u32 = 4096;
+/// How long accepting rests after the process ran out of descriptors, so that some can be given back.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// How connections are served.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// How long a connection may be idle, or take to send a head.
+    pub keep_alive: Duration,
+    /// The largest head of a request, in bytes, and the most that is buffered for a reader that has stopped.
+    pub head_bytes: usize,
+    /// Connections at one time; further ones wait in the kernel's backlog.
+    pub connections: usize,
+}
+
+/// How far the process is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Not at all.
+    Serving,
+    /// No new connections; what runs may end.
+    Draining,
+    /// What still runs is cut.
+    Cutting,
+}
+
+/// Answers requests. Cloned for each connection.
+pub trait Handler: Clone + Send + Sync + 'static {
+    /// The body of its answers.
+    type Body: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + 'static;
+
+    /// Answers one request. Dropped when the client leaves.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// Takes an address to listen on.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        tokio::net::TcpSocket::new_v4()?
+    } else {
+        tokio::net::TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Serves connections until the phase changes, then waits for those that run. Returns when none is left, which the
+/// phase [`Phase::Cutting`] brings about at once.
+pub async fn serve<H: Handler>(
+    listener: TcpListener,
+    policy: Policy,
+    handler: H,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let places = Arc::new(Semaphore::new(policy.connections));
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = after(&mut phase, Phase::Serving) => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        match accepted {
+            Ok((stream, peer, place)) => {
+                let connection =
+                    serve_connection(stream, peer.ip(), policy, handler.clone(), phase.clone());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    drop(listener);
+    let all = u32::try_from(policy.connections).unwrap_or(u32::MAX);
+    // The semaphore is never closed, so this waits for every connection to give its place back.
+    let _ = places.acquire_many(all).await;
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, place))
+}
+
+async fn serve_connection<H: Handler>(
+    stream: TcpStream,
+    peer: IpAddr,
+    policy: Policy,
+    handler: H,
+    mut phase: watch::Receiver<Phase>,
+) {
+    // A failure here shows again at the first read.
+    let _ = stream.set_nodelay(true);
+    let stream = Arc::new(stream);
+    let service = service_fn(|request| {
+        let handler = handler.clone();
+        async move { Ok::<_, Infallible>(handler.handle(request, peer).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(policy.keep_alive)
+        .max_buf_size(policy.head_bytes)
+        .serve_connection(TokioIo::new(Socket::new(Arc::clone(&stream))), service);
+    let mut connection = pin!(connection);
+    let mut seen = Phase::Serving;
+    loop {
+        tokio::select! {
+            biased;
+            // Broken connections and cut answers are told by the access line of their request.
+            _ = connection.as_mut() => return,
+            // Dropping the connection drops the request under way, and with it its connection to a backend.
+            () = socket::hung_up(&stream) => return,
+            next = after(&mut phase, seen) => {
+                if next == Phase::Cutting {
+                    return;
+                }
+                seen = next;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// Waits for a phase later than `seen`. A sender that is gone means that the process is over.
+async fn after(phase: &mut watch::Receiver<Phase>, seen: Phase) -> Phase {
+    phase
+        .wait_for(|phase| *phase > seen)
+        .await
+        .map_or(Phase::Cutting, |phase| *phase)
+}

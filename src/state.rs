@@ -1,0 +1,116 @@
+//! All that one configuration decides, swapped whole by a reload and read once by each request.
+
+use crate::balance::{Candidates, Strategy};
+use crate::config::Settings;
+use crate::demand::Demand;
+use crate::health;
+use crate::pool::{Lease, Pool};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::time::Instant;
+
+/// One configuration at work.
+#[derive(Debug)]
+pub struct State {
+    /// The backends.
+    pub pool: Pool,
+    /// What was configured.
+    pub settings: Settings,
+    /// A hash of the configuration's text, to tell one from another.
+    pub config_hash: u64,
+    /// When it came into force.
+    pub loaded_at: SystemTime,
+    strategy: Arc<dyn Strategy>,
+}
+
+/// Backends that an error names before it only counts the rest.
+const NAMED_BACKENDS: usize = 16;
+
+impl State {
+    /// The state of a first configuration. All chance comes from the seed.
+    pub fn first(settings: Settings, config_hash: u64, seed: u64, now: Instant) -> Self {
+        let strategy = (settings.strategy.build)(seed).into();
+        Self::build(settings, config_hash, strategy, None, now)
+    }
+
+    /// The state after a reload. What is known of backends that stay is kept, and so is the strategy with its turns and
+    /// all it has learnt, unless another one was configured.
+    pub fn next(&self, settings: Settings, config_hash: u64, seed: u64, now: Instant) -> Self {
+        let strategy = if settings.strategy == self.settings.strategy {
+            Arc::clone(&self.strategy)
+        } else {
+            (settings.strategy.build)(seed).into()
+        };
+        Self::build(settings, config_hash, strategy, Some(&self.pool), now)
+    }
+
+    fn build(
+        settings: Settings,
+        config_hash: u64,
+        strategy: Arc<dyn Strategy>,
+        before: Option<&Pool>,
+        now: Instant,
+    ) -> Self {
+        let pool = Pool::build(&settings.backends, settings.health, before, now);
+        Self {
+            pool,
+            settings,
+            config_hash,
+            loaded_at: SystemTime::now(),
+            strategy,
+        }
+    }
+
+    /// Chooses a backend that is not in `tried` and counts the request in. `None` if nobody can take it.
+    pub fn choose(&self, demand: &Demand, tried: &[u64], now: Instant) -> Option<Lease> {
+        let eligible = self.pool.eligible(demand.model.as_ref(), tried, now);
+        let candidates = Candidates::new(&eligible, demand, now)?;
+        Some(candidates.get(self.strategy.pick(&candidates))?.lease(now))
+    }
+
+    /// Why nobody can take a request, naming each backend that might have.
+    pub fn explain_refusal(&self, demand: &Demand) -> String {
+        let might = |backend: &&Arc<crate::pool::Backend>| match &demand.model {
+            Some(model) if self.pool.is_held(model) => backend
+                .inventory()
+                .is_some_and(|inventory| inventory.holds(model)),
+            _ => true,
+        };
+        let suspects: Vec<_> = self.pool.backends().iter().filter(might).collect();
+        let mut text = match &demand.model {
+            Some(model) if self.pool.is_held(model) => {
+                format!("no backend that has model {model} can take this request")
+            }
+            _ => "no backend can take this request".to_owned(),
+        };
+        for (at, backend) in suspects.iter().take(NAMED_BACKENDS).enumerate() {
+            let (state, reason) = backend.condition();
+            let state = match state {
+                _ if backend.spec().drain => "draining",
+                // It was up when it was chosen, and failed: its last error is what counts.
+                health::State::Up => "failing",
+                health::State::Down | health::State::Ejected => state.as_str(),
+            };
+            let separator = if at == 0 { ": " } else { "; " };
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "{separator}{} at {} is {state}",
+                backend.name(),
+                backend.spec().origin
+            );
+            if let Some(reason) = reason {
+                let _ = write!(text, " ({reason})");
+            }
+        }
+        if let Some(rest) = suspects
+            .len()
+            .checked_sub(NAMED_BACKENDS)
+            .filter(|rest| *rest > 0)
+        {
+            let _ = write!(text, "; and {rest} more");
+        }
+        text
+    }
+}

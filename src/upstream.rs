@@ -1,0 +1,181 @@
+//! One exchange with one backend: a connection, the request, the head of the answer, and who is to blame if there is
+//! none.
+
+use crate::call::Call;
+use crate::link::{Link, RequestBody};
+use crate::pool::{Lease, Origin};
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode, Uri};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use std::error::Error as _;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::time::{Instant, timeout};
+
+/// Why an exchange brought no answer.
+#[derive(Debug, Error)]
+pub enum Failure {
+    /// No connection: the backend has seen nothing of the request.
+    #[error("{0}")]
+    Connect(String),
+    /// The connection broke, or what came was no HTTP: the backend may have worked on the request.
+    #[error("{0}")]
+    Lost(String),
+    /// The client's own body broke off.
+    #[error("the request body broke off")]
+    Client,
+}
+
+impl Failure {
+    /// Whether another backend may be asked.
+    pub fn may_retry(&self, call: &Call) -> bool {
+        match self {
+            Self::Connect(_) | Self::Lost(_) => call.is_whole(),
+            Self::Client => false,
+        }
+    }
+}
+
+/// Sends a call to the backend of a lease and waits for the head of the answer, for as long as that takes.
+///
+/// An idle connection may have been closed by the backend just now. A request that was never written, or may be sent
+/// twice, then goes out once more on a fresh connection, and nobody is blamed.
+///
+/// # Errors
+/// When no answer came; the lease's backend has been told what is its fault. Dropping the future closes the connection.
+pub async fn exchange(
+    call: &mut Call,
+    lease: &Lease,
+    connect_limit: Duration,
+) -> Result<(Response<Incoming>, Link), Failure> {
+    let outcome = attempt(call, lease, connect_limit).await;
+    let now = Instant::now();
+    match &outcome {
+        Ok((response, _)) => lease.answered(response.status(), now),
+        Err(Failure::Connect(reason)) => lease.unreachable(reason.clone(), now),
+        Err(Failure::Lost(reason)) => lease.failed(reason.clone(), now),
+        Err(Failure::Client) => {}
+    }
+    outcome
+}
+
+async fn attempt(
+    call: &mut Call,
+    lease: &Lease,
+    connect_limit: Duration,
+) -> Result<(Response<Incoming>, Link), Failure> {
+    let backend = lease.backend();
+    let mut idle = backend.links().take(Instant::now());
+    loop {
+        let reused = idle.is_some();
+        let mut link = match idle.take() {
+            Some(link) => link,
+            None => Link::connect(&backend.spec().origin, connect_limit)
+                .await
+                .map_err(|error| Failure::Connect(error.to_string()))?,
+        };
+        let request = call.request_for(backend);
+        let request =
+            request.ok_or_else(|| Failure::Lost("the request body was sent before".to_owned()))?;
+        let failed = match link.send(request).await {
+            Ok(response) => return checked(response, link),
+            Err(failed) => failed,
+        };
+        if call.is_broken_by_client() {
+            return Err(Failure::Client);
+        }
+        if let Some(unsent) = failed.unsent {
+            call.take_back(unsent.into_body());
+        }
+        if !reused || !call.is_whole() {
+            return Err(Failure::Lost(describe(&failed.error)));
+        }
+    }
+}
+
+/// Refuses answers that are no answers: a switch of protocols that nobody asked for, and statuses outside the range.
+fn checked(
+    response: Response<Incoming>,
+    link: Link,
+) -> Result<(Response<Incoming>, Link), Failure> {
+    match response.status().as_u16() {
+        200..=599 => Ok((response, link)),
+        odd => Err(Failure::Lost(format!("answered with status {odd}"))),
+    }
+}
+
+/// An error with its causes, since hyper's own text names only the outermost.
+pub fn describe(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// Reads a body to its end or past a limit. The flag says whether the end was reached.
+///
+/// # Errors
+/// When the body breaks off.
+pub async fn read_up_to(
+    body: &mut Incoming,
+    link: &mut Link,
+    limit: usize,
+) -> Result<(Bytes, bool), hyper::Error> {
+    let mut read = BytesMut::new();
+    while read.len() <= limit {
+        let frame = poll_fn(|cx| {
+            link.drive(cx);
+            Pin::new(&mut *body).poll_frame(cx)
+        });
+        match frame.await {
+            None => return Ok((read.freeze(), true)),
+            Some(frame) => read.extend_from_slice(&frame?.into_data().unwrap_or_default()),
+        }
+    }
+    Ok((read.freeze(), false))
+}
+
+/// Asks a backend for a path on a connection of its own, for the proxy's own purposes.
+///
+/// # Errors
+/// With a text for people, when there is no whole answer of at most `body_limit` bytes in time.
+pub async fn get(
+    origin: &Origin,
+    path: &str,
+    limit: Duration,
+    body_limit: usize,
+) -> Result<(StatusCode, Bytes), String> {
+    let asking = async {
+        let mut link = Link::connect(origin, limit)
+            .await
+            .map_err(|error| error.to_string())?;
+        let mut request = Request::new(RequestBody::Kept(Bytes::new()));
+        let uri: Result<Uri, _> = format!("{}{path}", origin.prefix()).parse();
+        *request.uri_mut() = uri.map_err(|error| error.to_string())?;
+        request
+            .headers_mut()
+            .insert(http::header::HOST, origin.authority().clone());
+        let answer = link
+            .send(request)
+            .await
+            .map_err(|failed| describe(&failed.error))?;
+        let (parts, mut body) = answer.into_parts();
+        match read_up_to(&mut body, &mut link, body_limit).await {
+            Ok((bytes, true)) => Ok((parts.status, bytes)),
+            Ok((_, false)) => Err(format!(
+                "its answer to {path} is longer than {body_limit} bytes"
+            )),
+            Err(error) => Err(describe(&error)),
+        }
+    };
+    timeout(limit, asking)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer to {path} within {limit:?}")))
+}

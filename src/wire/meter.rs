@@ -1,0 +1,236 @@
+//! Watches the bytes of an answer go by, and never changes or delays them: is the stream whole, and where was it cut.
+
+use super::Family;
+use http::{HeaderMap, header};
+use memchr::memmem;
+
+/// The longest end marker, in bytes, and so how much of one chunk is kept to find a marker that two chunks share.
+const CARRY_BYTES: usize = 32;
+
+/// Follows one answer.
+#[derive(Debug)]
+pub struct Meter {
+    family: Family,
+    framing: Framing,
+    bytes: u64,
+    ended: bool,
+    carry: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// Newline-delimited JSON.
+    Lines,
+    /// Server-sent events.
+    Events,
+    /// Something whose length says whether it is whole.
+    Opaque,
+}
+
+impl Meter {
+    /// A meter for the answer that these headers announce.
+    pub fn new(family: Family, headers: &HeaderMap) -> Self {
+        let kind = headers
+            .get(header::CONTENT_TYPE)
+            .map_or(&b""[..], |value| value.as_bytes());
+        let framing = if kind.starts_with(b"application/x-ndjson") {
+            Framing::Lines
+        } else if kind.starts_with(b"text/event-stream") {
+            Framing::Events
+        } else {
+            Framing::Opaque
+        };
+        Self {
+            family,
+            framing,
+            bytes: 0,
+            ended: false,
+            carry: Vec::new(),
+        }
+    }
+
+    /// Takes note of a chunk.
+    pub fn watch(&mut self, chunk: &[u8]) {
+        self.bytes += chunk.len() as u64;
+        if self.framing == Framing::Opaque {
+            return;
+        }
+        let head = chunk.get(..CARRY_BYTES).unwrap_or(chunk);
+        self.carry.extend_from_slice(head);
+        self.ended |= self.has_marker(&self.carry) || self.has_marker(chunk);
+        if chunk.len() >= CARRY_BYTES {
+            self.carry.clear();
+            self.carry
+                .extend_from_slice(chunk.get(chunk.len() - CARRY_BYTES..).unwrap_or(chunk));
+        } else if self.carry.len() > CARRY_BYTES {
+            self.carry.drain(..self.carry.len() - CARRY_BYTES);
+        }
+    }
+
+    fn has_marker(&self, text: &[u8]) -> bool {
+        // Quotes inside a JSON string are escaped, so no text of a user or a model can look like one of these.
+        let markers: &[&[u8]] = match self.family {
+            Family::Native => &[b"\"done\":true", b"\"status\":\"success\"", b"{\"error\":"],
+            Family::OpenAi => &[
+                b"\ndata: [DONE]",
+                b"data: {\"error\":",
+                b"\"finish_reason\":\"",
+            ],
+            Family::Responses => &[
+                b"\"type\":\"response.completed\"",
+                b"\"type\":\"response.failed\"",
+                b"\"type\":\"response.incomplete\"",
+                b"event: error",
+            ],
+            Family::Anthropic => &[b"event: message_stop", b"event: error"],
+        };
+        markers
+            .iter()
+            .any(|marker| memmem::find(text, marker).is_some())
+    }
+
+    /// Bytes seen so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether the answer may stop here: it said that it was done, or its length speaks for itself.
+    pub fn is_whole(&self) -> bool {
+        self.ended || self.framing == Framing::Opaque
+    }
+
+    /// What to write after an answer that broke off here, so that its client reads an error: its family's record, put
+    /// on a line of its own. `None` if the answer is no stream of records.
+    pub fn error_record(&self, message: &str) -> Option<Vec<u8>> {
+        let gap: &[u8] = match self.framing {
+            Framing::Opaque => return None,
+            Framing::Lines if self.bytes == 0 || self.carry.ends_with(b"\n") => b"",
+            Framing::Lines => b"\n",
+            Framing::Events if self.bytes == 0 || self.carry.ends_with(b"\n\n") => b"",
+            Framing::Events => b"\n\n",
+        };
+        Some([gap, &self.family.stream_error(message)].concat())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meter(family: Family, kind: &'static str, chunks: &[&str]) -> Meter {
+        let headers =
+            HeaderMap::from_iter([(header::CONTENT_TYPE, http::HeaderValue::from_static(kind))]);
+        let mut meter = Meter::new(family, &headers);
+        for chunk in chunks {
+            meter.watch(chunk.as_bytes());
+        }
+        meter
+    }
+
+    #[track_caller]
+    fn check(family: Family, kind: &'static str, text: &str, whole: bool) {
+        assert_eq!(
+            meter(family, kind, &[text]).is_whole(),
+            whole,
+            "{text} in one chunk"
+        );
+        let bytes: Vec<_> = text.split_inclusive(|_: char| true).collect();
+        assert_eq!(
+            meter(family, kind, &bytes).is_whole(),
+            whole,
+            "{text} byte by byte"
+        );
+        let (head, tail) = text.split_at(text.len() / 2);
+        assert_eq!(
+            meter(family, kind, &[head, tail]).is_whole(),
+            whole,
+            "{text} in two"
+        );
+    }
+
+    #[test]
+    fn knows_the_end_of_every_stream() {
+        const LINES: &str = "application/x-ndjson";
+        const EVENTS: &str = "text/event-stream; charset=utf-8";
+        check(
+            Family::Native,
+            LINES,
+            "{\"response\":\"\",\"done\":true,\"done_reason\":\"stop\"}\n",
+            true,
+        );
+        check(
+            Family::Native,
+            LINES,
+            "{\"response\":\"\\\"done\\\":true\",\"done\":false}\n",
+            false,
+        );
+        check(Family::Native, LINES, "{\"status\":\"success\"}\n", true);
+        check(
+            Family::Native,
+            LINES,
+            "{\"error\":\"model runner has stopped\"}\n",
+            true,
+        );
+        check(
+            Family::OpenAi,
+            EVENTS,
+            "data: {\"choices\":[]}\n\ndata: [DONE]\n\n",
+            true,
+        );
+        check(
+            Family::OpenAi,
+            EVENTS,
+            "data: {\"choices\":[{\"finish_reason\":null}]}\n\n",
+            false,
+        );
+        check(
+            Family::OpenAi,
+            EVENTS,
+            "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n",
+            true,
+        );
+        check(
+            Family::Responses,
+            EVENTS,
+            "event: response.completed\ndata: {\"type\":\"response.completed\"}\n\n",
+            true,
+        );
+        check(
+            Family::Responses,
+            EVENTS,
+            "data: {\"type\":\"response.output_text.delta\"}\n\n",
+            false,
+        );
+        check(
+            Family::Anthropic,
+            EVENTS,
+            "event: message_stop\ndata: {}\n\n",
+            true,
+        );
+        check(
+            Family::Anthropic,
+            EVENTS,
+            "event: message_delta\ndata: {}\n\n",
+            false,
+        );
+        check(Family::Native, "application/json", "{\"model\":", true);
+    }
+
+    #[test]
+    fn the_error_record_stands_on_a_line_of_its_own() {
+        let record =
+            |kind, chunks: &[&str]| meter(Family::Native, kind, chunks).error_record("lost");
+        let lines = "application/x-ndjson";
+        assert_eq!(record(lines, &["{}\n"]).unwrap(), b"{\"error\":\"lost\"}\n");
+        assert_eq!(
+            record(lines, &["{}\n{\"a"]).unwrap(),
+            b"\n{\"error\":\"lost\"}\n"
+        );
+        assert_eq!(record(lines, &[]).unwrap(), b"{\"error\":\"lost\"}\n");
+        assert_eq!(record("application/json", &["{"]), None);
+        let event = meter(Family::OpenAi, "text/event-stream", &["data: {\"a\""])
+            .error_record("lost")
+            .unwrap();
+        assert!(event.starts_with(b"\n\ndata: {\"error\""));
+    }
+}
