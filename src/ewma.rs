@@ -3,8 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Share of a new sample in the average.
-const GAIN: f32 = 0.2;
+/// Share of a new sample in the average, if the last one has just come.
+const GAIN: f64 = 0.2;
+
+/// Time after which an average without new samples is worth 1/e of what it was.
+const FADE: Duration = Duration::from_secs(120);
 
 /// An exponentially weighted moving average of a duration, with the time of its last sample.
 ///
@@ -23,34 +26,46 @@ pub struct Reading {
 }
 
 impl Ewma {
-    /// Mixes in a sample; the first one is taken as it is.
+    /// Mixes in a sample; the first one is taken as it is, and a later one counts for more the older the average is.
     pub fn observe(&self, sample: Duration, now: Duration) {
-        let sample = sample.as_secs_f32().max(1e-6);
+        let sample = sample.as_secs_f64().max(1e-6);
         // Relaxed: the word carries all there is to know.
         let _ = self.0.fetch_update(Relaxed, Relaxed, |word| {
-            let old = f32::from_bits((word >> 32) as u32);
-            let value = if old > 0.0 {
-                old + GAIN * (sample - old)
-            } else {
-                sample
-            };
-            Some(u64::from(value.to_bits()) << 32 | u64::from(tenths(now)))
+            let value = unpack(word, now).map_or(sample, |old| {
+                let gain = GAIN.max(1.0 - old.trust());
+                old.seconds + gain * (sample - old.seconds)
+            });
+            Some(u64::from((value as f32).to_bits()) << 32 | u64::from(tenths(now)))
         });
     }
 
     /// The average as of the last sample, or `None` before the first.
     pub fn read(&self, now: Duration) -> Option<Reading> {
-        let word = self.0.load(Relaxed);
-        let seconds = f64::from(f32::from_bits((word >> 32) as u32));
-        let last = u32::try_from(word & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-        let idle = Duration::from_millis(u64::from(tenths(now).saturating_sub(last)) * 100);
-        (seconds > 0.0).then_some(Reading { seconds, idle })
+        unpack(self.0.load(Relaxed), now)
     }
 
     /// Forgets everything, as if nothing had ever been measured.
     pub fn reset(&self) {
         self.0.store(0, Relaxed);
     }
+}
+
+impl Reading {
+    /// How much the average is worth after the time without samples: from 1 down to 0.
+    pub fn trust(&self) -> f64 {
+        if self.idle.is_zero() {
+            1.0
+        } else {
+            (-self.idle.as_secs_f64() / FADE.as_secs_f64()).exp()
+        }
+    }
+}
+
+fn unpack(word: u64, now: Duration) -> Option<Reading> {
+    let seconds = f64::from(f32::from_bits((word >> 32) as u32));
+    let idle = tenths(now).saturating_sub(word as u32);
+    let idle = Duration::from_millis(u64::from(idle) * 100);
+    (seconds > 0.0).then_some(Reading { seconds, idle })
 }
 
 fn tenths(time: Duration) -> u32 {

@@ -3,7 +3,18 @@
 //! Each strategy is one file. To add one, write the file with its [`Entry`], then name it in the module list and in
 //! [`ALL`]; configuration, help texts, property tests and the bench walk that table.
 
+mod dice;
+mod ip_hash;
+mod least_connections;
 mod random;
+mod response_time;
+mod round_robin;
+mod score;
+#[cfg(test)]
+mod tests;
+mod two_choices;
+
+pub use dice::Dice;
 
 use crate::demand::Demand;
 use crate::pool::Backend;
@@ -12,7 +23,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Every strategy, in the order users see.
-pub const ALL: &[Entry] = &[random::ENTRY];
+pub const ALL: &[Entry] = &[
+    round_robin::ENTRY,
+    least_connections::ENTRY,
+    ip_hash::ENTRY,
+    response_time::ENTRY,
+    random::ENTRY,
+    two_choices::ENTRY,
+];
 
 /// One strategy of the table.
 #[derive(Clone, Copy)]

@@ -1,18 +1,25 @@
 //! Chance alone.
 
-use super::{Candidates, Entry, Strategy};
+use super::{Candidates, Dice, Entry, Strategy};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "random",
     summary: "any backend by chance, heavier ones more often",
-    build: |_seed| Box::new(Random),
+    build: |seed| Box::new(Random(Dice::seeded(seed))),
 };
 
 #[derive(Debug)]
-struct Random;
+struct Random(Dice);
 
 impl Strategy for Random {
     fn pick(&self, candidates: &Candidates<'_>) -> usize {
-        candidates.len() - 1
+        let total: f64 = candidates.iter().map(|backend| backend.weight()).sum();
+        let mut left = self.0.unit() * total;
+        let chosen = candidates.iter().position(|backend| {
+            left -= backend.weight();
+            left < 0.0
+        });
+        // Rounding may leave a crumb after the last one.
+        chosen.unwrap_or(candidates.len() - 1)
     }
 }

@@ -28,6 +28,7 @@ pub struct Spec {
 pub struct Backend {
     spec: Spec,
     policy: health::Policy,
+    name_hash: u64,
     live: Arc<Live>,
 }
 
@@ -43,6 +44,8 @@ struct Live {
     /// lock of `health`, read by every choice.
     gate: AtomicU64,
     errors: AtomicU32,
+    /// The millisecond since `epoch` of the last failure. Means nothing while `errors` is 0.
+    failed_at: AtomicU64,
     health: Mutex<Health>,
     ttfb: Ewma,
     inventory: ArcSwapOption<Inventory>,
@@ -74,25 +77,27 @@ impl Backend {
             failures: AtomicU64::new(0),
             gate: AtomicU64::new(OPEN),
             errors: AtomicU32::new(0),
+            failed_at: AtomicU64::new(0),
             health: Mutex::new(Health::new(now)),
             ttfb: Ewma::default(),
             inventory: ArcSwapOption::empty(),
             inventory_doubted: AtomicBool::new(false),
             links: Links::default(),
         };
-        Self {
-            spec,
-            policy,
-            live: Arc::new(live),
-        }
+        Self::with_live(spec, policy, Arc::new(live))
     }
 
     /// The same node under a new configuration: what is known of it stays.
     pub(super) fn renewed(&self, spec: Spec, policy: health::Policy) -> Self {
+        Self::with_live(spec, policy, Arc::clone(&self.live))
+    }
+
+    fn with_live(spec: Spec, policy: health::Policy, live: Arc<Live>) -> Self {
         Self {
+            name_hash: xxhash_rust::xxh3::xxh3_64(spec.name.as_bytes()),
             spec,
             policy,
-            live: Arc::clone(&self.live),
+            live,
         }
     }
 
@@ -104,6 +109,11 @@ impl Backend {
     /// The unique name.
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// A hash of the name, the same in every process and version (xxh3-64).
+    pub fn name_hash(&self) -> u64 {
+        self.name_hash
     }
 
     /// Relative capacity, finite and above zero.
@@ -134,6 +144,12 @@ impl Backend {
     /// Failed answers in a row.
     pub fn errors(&self) -> u32 {
         self.live.errors.load(Relaxed)
+    }
+
+    /// How long ago the last failure came; means nothing while [`Backend::errors`] is 0.
+    pub fn failed_ago(&self, now: Instant) -> Duration {
+        let failed_at = Duration::from_millis(self.live.failed_at.load(Relaxed));
+        self.since_epoch(now).saturating_sub(failed_at)
     }
 
     /// The average time to the first byte of successes, or `None` while there is none.
@@ -177,6 +193,10 @@ impl Backend {
     pub fn observe(&self, signal: Signal, now: Instant) -> Option<State> {
         if matches!(signal, Signal::Failed(_) | Signal::ConnectFailed(_)) {
             self.live.failures.fetch_add(1, Relaxed);
+            let failed_at = self.since_epoch(now).as_millis();
+            self.live
+                .failed_at
+                .store(u64::try_from(failed_at).unwrap_or(u64::MAX), Relaxed);
         }
         let mut health = self
             .live
