@@ -1,6 +1,7 @@
 //! A load-balancing reverse proxy that makes several Ollama instances look like one.
 
 pub mod balance;
+pub mod cli;
 pub mod config;
 pub mod demand;
 mod ewma;
