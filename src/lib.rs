@@ -4,6 +4,7 @@ mod access;
 mod admin;
 pub mod balance;
 mod call;
+pub mod cli;
 pub mod config;
 pub mod demand;
 mod error;

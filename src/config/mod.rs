@@ -1,10 +1,32 @@
 //! The configuration: what may be set, what it is when nothing is set, and what is wrong with a file.
 
-use crate::balance::Entry;
+mod draft;
+mod fault;
+mod file;
+mod flag;
+mod rules;
+mod source;
+mod value;
+
+pub use fault::{Fault, Faults};
+pub use source::{ConfigError, Content, ContentHash, Environment, Overrides, Source};
+pub(crate) use value::{duration_text, size_text};
+
+use crate::balance::{self, Entry};
 use crate::{health, pool};
+use draft::Draft;
 use ipnet::IpNet;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+/// Where clients expect Ollama.
+const CLIENT_PORT: u16 = 11434;
+const ADMIN_PORT: u16 = 11436;
+const DEFAULT_STRATEGY: &str = "least_connections";
+const FIRST_STRATEGY: &Entry = match balance::ALL {
+    [first, ..] => first,
+    [] => panic!("there is no strategy"),
+};
 
 /// Everything that can be configured, valid as a whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +53,53 @@ pub struct Settings {
     pub limits: Limits,
     /// What is logged, and how.
     pub log: Log,
+}
+
+impl Settings {
+    /// Reads a whole configuration; `file_name` is what messages call it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, Faults> {
+        let mut draft = Draft::new();
+        draft.file(text, file_name);
+        draft.finish()
+    }
+
+    /// The names of all keys, those of a table with it, as in `health.interval`.
+    pub fn keys() -> impl Iterator<Item = String> {
+        file::names()
+    }
+
+    /// The keys that differ and are only read at start.
+    pub fn restart_needed(&self, new: &Self) -> Vec<&'static str> {
+        let differs = |key: &&file::Key<Self>| {
+            key.differs_at_start
+                .is_some_and(|differs| differs(self, new))
+        };
+        file::KEYS
+            .iter()
+            .filter(differs)
+            .map(|key| key.name)
+            .collect()
+    }
+
+    /// The defaults; valid once there is a backend.
+    fn without_backends() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, CLIENT_PORT))],
+            admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)),
+            strategy: Entry::find(DEFAULT_STRATEGY).unwrap_or(FIRST_STRATEGY),
+            trusted_proxies: Vec::new(),
+            backends: Vec::new(),
+            health: health::Policy::default(),
+            attempts: 2,
+            models_refresh: Duration::from_secs(10),
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            log: Log::default(),
+        }
+    }
 }
 
 /// How long things may take.

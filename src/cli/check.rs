@@ -1,0 +1,172 @@
+//! `llamero check`: what the configuration means, or everything that is wrong with it.
+
+use crate::config::{Environment, Overrides, Settings, Source, duration_text, size_text};
+use std::fmt::{self, Write};
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+/// The exit code for a bad configuration, as in `sysexits.h`.
+const BAD_CONFIG: u8 = 78;
+
+/// What `check` takes.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub overrides: Overrides,
+}
+
+/// Prints what the configuration means, or on stderr what is wrong with it.
+#[expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command that people read"
+)]
+pub fn run(args: CheckArgs) -> ExitCode {
+    let source = Source::new(args.overrides, &Environment::of_process());
+    match source.read() {
+        Ok((settings, _)) => {
+            print!("{}", Meaning(&source, &settings));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{}", error.render(wants_color()));
+            ExitCode::from(BAD_CONFIG)
+        }
+    }
+}
+
+fn wants_color() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    set("CLICOLOR_FORCE") || io::stderr().is_terminal() && !set("NO_COLOR")
+}
+
+/// A configuration in words.
+struct Meaning<'a>(&'a Source, &'a Settings);
+
+impl fmt::Display for Meaning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(source, settings) = self;
+        let file = match source.path() {
+            Some(path) => path.display().to_string(),
+            None => "no file".to_owned(),
+        };
+        let mut row = |title: &str, text: &str| writeln!(f, "{title:<16}{text}");
+        row("configuration", &file)?;
+        row("listen", &list(&settings.listen))?;
+        row("admin", &settings.admin_listen.to_string())?;
+        let strategy = settings.strategy;
+        row(
+            "strategy",
+            &format!("{}: {}", strategy.name, strategy.summary),
+        )?;
+        if !settings.trusted_proxies.is_empty() {
+            row("trusted proxies", &list(&settings.trusted_proxies))?;
+        }
+        let width = settings
+            .backends
+            .iter()
+            .map(|backend| backend.name.len())
+            .max();
+        for (at, backend) in settings.backends.iter().enumerate() {
+            let title = if at == 0 { "backends" } else { "" };
+            let mut text = format!("{:<1$}  ", backend.name, width.unwrap_or(0));
+            write!(text, "{}  weight {}", backend.origin, backend.weight)?;
+            if backend.drain {
+                text += ", drained: gets no new requests";
+            }
+            row(title, &text)?;
+        }
+        let time = duration_text;
+        let health = settings.health;
+        let text = format!(
+            "checked every {}, given {}; out after {}, back after {}",
+            time(health.interval),
+            time(health.timeout),
+            count(health.fall, "failure"),
+            count(health.rise, "success"),
+        );
+        row("health", &text)?;
+        row(
+            "models",
+            &format!("asked for every {}", time(settings.models_refresh)),
+        )?;
+        let retry = format!(
+            "{} per request, each on another backend",
+            count(settings.attempts, "try")
+        );
+        row("retry", &retry)?;
+        let timeouts = settings.timeouts;
+        let text = format!(
+            "connect {}, keep_alive {}, drain {}",
+            time(timeouts.connect),
+            time(timeouts.keep_alive),
+            time(timeouts.drain),
+        );
+        row("timeouts", &text)?;
+        let limits = settings.limits;
+        let text = format!(
+            "body {}, head {}, {} connections",
+            size_text(limits.body as u64),
+            size_text(limits.head as u64),
+            limits.connections,
+        );
+        row("limits", &text)?;
+        let format = format!("{:?}", settings.log.format).to_lowercase();
+        row("log", &format!("{format}, {}", settings.log.level))
+    }
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    let items: Vec<_> = items.iter().map(T::to_string).collect();
+    items.join(", ")
+}
+
+/// `1 try`, `2 tries`.
+fn count(number: u32, noun: &str) -> String {
+    match (number, noun) {
+        (1, _) => format!("1 {noun}"),
+        (_, "try") => format!("{number} tries"),
+        (_, "success") => format!("{number} successes"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_the_configuration_means() {
+        let overrides = Overrides {
+            backends: vec!["a=gpu1;gpu2".to_owned()],
+            listen: vec![":80,[::1]:81".to_owned()],
+            strategy: Some("random".to_owned()),
+            ..Overrides::default()
+        };
+        let nowhere = Environment {
+            here: "/nowhere".into(),
+            user: None,
+            system: "/nowhere".into(),
+        };
+        let source = Source::new(overrides, &nowhere);
+        let (settings, _) = source.read().unwrap();
+        assert_eq!(
+            Meaning(&source, &settings).to_string(),
+            "\
+configuration   no file
+listen          [::]:80, [::1]:81
+admin           127.0.0.1:11436
+strategy        random: any backend by chance, heavier ones more often
+backends        a           http://gpu1:11434  weight 1
+                gpu2:11434  http://gpu2:11434  weight 1
+health          checked every 5s, given 1s; out after 2 failures, back after 2 successes
+models          asked for every 10s
+retry           2 tries per request, each on another backend
+timeouts        connect 2s, keep_alive 1m15s, drain 10m
+limits          body 64MiB, head 64KiB, 16384 connections
+log             auto, info
+"
+        );
+    }
+}

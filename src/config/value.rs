@@ -1,0 +1,469 @@
+//! The values of the configuration: each reader takes what the file says and gives something valid, or says what is wrong.
+
+use super::LogFormat;
+use crate::balance::{self, Entry};
+use crate::pool::Origin;
+use ipnet::IpNet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+use toml::Spanned;
+use toml::de::DeValue;
+use tracing::level_filters::LevelFilter;
+
+/// A value and where it stands.
+pub(super) type Node<'a> = Spanned<DeValue<'a>>;
+
+/// Longest time that can be configured.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Largest body that may be kept in memory.
+const BODY_BYTES: RangeInclusive<u64> = 1..=1 << 30;
+const HEAD_BYTES: RangeInclusive<u64> = 8 << 10..=1 << 20;
+const CONNECTIONS: RangeInclusive<i64> = 1..=1_000_000;
+const TRIES: RangeInclusive<i64> = 1..=100;
+const WEIGHT_MOST: f64 = 1e6;
+const NAME_LENGTH: usize = 64;
+
+const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const SIZE_UNITS: [(&str, u64); 7] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1000),
+    ("B", 1),
+];
+
+/// What is wrong with a value. The text follows the name of the key.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub text: String,
+    pub help: Option<String>,
+    /// Where, if it is not the whole value.
+    pub span: Option<Range<usize>>,
+}
+
+impl Problem {
+    fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            help: None,
+            span: None,
+        }
+    }
+
+    fn help(self, help: impl Into<String>) -> Self {
+        Self {
+            help: Some(help.into()),
+            ..self
+        }
+    }
+
+    pub(super) fn kind(expected: &str, found: &DeValue<'_>) -> Self {
+        Self::new(format!("must be {expected}, not {}", kind(found)))
+    }
+}
+
+/// Reads one value.
+pub(super) fn one<T>(
+    node: &Node<'_>,
+    read: impl Fn(&DeValue<'_>) -> Result<T, Problem>,
+) -> Result<T, Vec<Problem>> {
+    read(node.get_ref()).map_err(|problem| vec![problem])
+}
+
+/// Reads a list, or one value that stands for a list of one.
+pub(super) fn many<T>(
+    node: &Node<'_>,
+    read: impl Fn(&DeValue<'_>) -> Result<T, Problem>,
+) -> Result<Vec<T>, Vec<Problem>> {
+    let items = match node.get_ref() {
+        DeValue::Array(items) => &items[..],
+        _ => std::slice::from_ref(node),
+    };
+    let mut good = Vec::new();
+    let mut bad = Vec::new();
+    for item in items {
+        match read(item.get_ref()) {
+            Ok(value) => good.push(value),
+            Err(problem) => bad.push(Problem {
+                span: Some(item.span()),
+                ..problem
+            }),
+        }
+    }
+    if bad.is_empty() { Ok(good) } else { Err(bad) }
+}
+
+/// A time above zero, as `"250ms"` or `"1m30s"`.
+pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, Problem> {
+    match duration_or_zero(value)? {
+        Duration::ZERO => Err(Problem::new("must be longer than zero")),
+        duration => Ok(duration),
+    }
+}
+
+/// A time that may be zero.
+pub(super) fn duration_or_zero(value: &DeValue<'_>) -> Result<Duration, Problem> {
+    let text = quantity(value, "a duration such as \"5s\"", "s")?;
+    let wrong = || {
+        Problem::new(format!("is no duration: {text:?}"))
+            .help("whole numbers with ms, s, m or h, longest first: \"250ms\", \"5s\", \"1m30s\"")
+    };
+    if text.is_empty() {
+        return Err(wrong());
+    }
+    let mut total: u64 = 0;
+    let mut rest = text;
+    let mut units = DURATION_UNITS.iter(); // each is used once, so they have to descend
+    while !rest.is_empty() {
+        let (number, unit, after) = split_quantity(rest).ok_or_else(wrong)?;
+        let (_, scale) = units.find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+        total = number
+            .checked_mul(*scale)
+            .and_then(|part| total.checked_add(part))
+            .ok_or_else(wrong)?;
+        rest = after;
+    }
+    let duration = Duration::from_millis(total);
+    if duration > LONGEST {
+        let longest = duration_text(LONGEST);
+        return Err(Problem::new(format!("must be at most {longest}: {text:?}")));
+    }
+    Ok(duration)
+}
+
+/// The size of a body.
+pub(super) fn body_size(value: &DeValue<'_>) -> Result<usize, Problem> {
+    size(value, BODY_BYTES)
+}
+
+/// The size of a request's head.
+pub(super) fn head_size(value: &DeValue<'_>) -> Result<usize, Problem> {
+    size(value, HEAD_BYTES)
+}
+
+fn size(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Result<usize, Problem> {
+    let text = quantity(value, "a size such as \"64MiB\"", "B")?;
+    let wrong = || {
+        Problem::new(format!("is no size: {text:?}"))
+            .help("a whole number with B, KB, MB, GB, KiB, MiB or GiB: \"64MiB\"")
+    };
+    let (number, unit, rest) = split_quantity(text).ok_or_else(wrong)?;
+    let (_, scale) = SIZE_UNITS
+        .iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(unit) && rest.is_empty())
+        .ok_or_else(wrong)?;
+    number
+        .checked_mul(*scale)
+        .filter(|bytes| range.contains(bytes))
+        .and_then(|bytes| usize::try_from(bytes).ok())
+        .ok_or_else(|| {
+            let (least, most) = (size_text(*range.start()), size_text(*range.end()));
+            Problem::new(format!("must be from {least} to {most}: {text:?}"))
+        })
+}
+
+/// The text of a number with a unit; a number without one gets the hint that people need.
+fn quantity<'v>(value: &'v DeValue<'_>, expected: &str, unit: &str) -> Result<&'v str, Problem> {
+    let bare = match value {
+        DeValue::String(text) if text.parse::<f64>().is_err() => return Ok(text),
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        other @ (DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_)) => return Err(Problem::kind(expected, other)),
+    };
+    Err(Problem::new(format!("needs a unit: {bare}")).help(format!("write \"{bare}{unit}\"")))
+}
+
+/// `"5s…"` as 5, `s` and the rest.
+fn split_quantity(text: &str) -> Option<(u64, &str, &str)> {
+    let (number, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+    let end = rest
+        .find(|c: char| c.is_ascii_digit())
+        .unwrap_or(rest.len());
+    let (unit, rest) = rest.split_at(end);
+    Some((number.parse().ok()?, unit, rest))
+}
+
+/// A number of tries or of checks in a row, at least 1.
+pub(super) fn tries(value: &DeValue<'_>) -> Result<u32, Problem> {
+    count(value, TRIES)
+}
+
+/// A number of connections, at least 1.
+pub(super) fn connections(value: &DeValue<'_>) -> Result<usize, Problem> {
+    count(value, CONNECTIONS)
+}
+
+fn count<T: TryFrom<i64>>(value: &DeValue<'_>, range: RangeInclusive<i64>) -> Result<T, Problem> {
+    let DeValue::Integer(number) = value else {
+        return Err(Problem::kind("a whole number", value));
+    };
+    i64::from_str_radix(number.as_str(), number.radix())
+        .ok()
+        .filter(|number| range.contains(number))
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            Problem::new(format!("must be from {least} to {most}, not {number}"))
+        })
+}
+
+/// Relative capacity, above zero.
+pub(super) fn weight(value: &DeValue<'_>) -> Result<f64, Problem> {
+    let number: Option<f64> = match value {
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .ok()
+            .map(|number| number as f64),
+        DeValue::Float(number) => number.as_str().parse().ok(),
+        other @ (DeValue::String(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_)) => return Err(Problem::kind("a number", other)),
+    };
+    number
+        .filter(|weight| *weight > 0.0 && *weight <= WEIGHT_MOST)
+        .ok_or_else(|| {
+            Problem::new(format!("must be above 0 and at most {WEIGHT_MOST}"))
+                .help("`drain = true` takes a backend out of service")
+        })
+}
+
+/// `true` or `false`.
+pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, Problem> {
+    match value {
+        DeValue::Boolean(flag) => Ok(*flag),
+        other => Err(Problem::kind("true or false", other)),
+    }
+}
+
+/// The name of a strategy.
+pub(super) fn strategy(value: &DeValue<'_>) -> Result<&'static Entry, Problem> {
+    choice(
+        value,
+        "a strategy",
+        balance::ALL.iter().map(|entry| (entry.name, entry)),
+    )
+}
+
+/// How log lines look.
+pub(super) fn log_format(value: &DeValue<'_>) -> Result<LogFormat, Problem> {
+    let known = [
+        ("auto", LogFormat::Auto),
+        ("text", LogFormat::Text),
+        ("json", LogFormat::Json),
+    ];
+    choice(value, "a log format", known)
+}
+
+/// Which log lines are shown.
+pub(super) fn log_level(value: &DeValue<'_>) -> Result<LevelFilter, Problem> {
+    let known = [
+        ("off", LevelFilter::OFF),
+        ("error", LevelFilter::ERROR),
+        ("warn", LevelFilter::WARN),
+        ("info", LevelFilter::INFO),
+        ("debug", LevelFilter::DEBUG),
+        ("trace", LevelFilter::TRACE),
+    ];
+    choice(value, "a log level", known)
+}
+
+fn choice<T>(
+    value: &DeValue<'_>,
+    expected: &str,
+    known: impl IntoIterator<Item = (&'static str, T)>,
+) -> Result<T, Problem> {
+    let text = string(value, expected)?;
+    let mut names = Vec::new();
+    for (name, meaning) in known {
+        if name == text {
+            return Ok(meaning);
+        }
+        names.push(name);
+    }
+    let problem = Problem::new(format!("is not {expected}: {text:?}"));
+    let one_of = format!("one of: {}", names.join(", "));
+    Err(match closest(text, names) {
+        Some(name) => problem.help(format!("did you mean \"{name}\"? {one_of}")),
+        None => problem.help(one_of),
+    })
+}
+
+/// The name that was probably meant.
+pub(super) fn closest<'n>(text: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    const ALIKE: f64 = 0.75;
+    let text = text.to_ascii_lowercase().replace('-', "_");
+    names
+        .into_iter()
+        .map(|name| (strsim::jaro_winkler(&text, name), name))
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+/// An address to listen on: `127.0.0.1:11434`, `[::1]:11434`, `localhost:11434`, or `:11434` for every interface.
+pub(super) fn listen(value: &DeValue<'_>) -> Result<SocketAddr, Problem> {
+    let text = string(value, "an address")?;
+    let example = "write IP:PORT, or :PORT for every interface, as in \"127.0.0.1:11434\"";
+    let wrong = || Problem::new(format!("is no address to listen on: {text:?}")).help(example);
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let no_port = |shown: String| {
+        Problem::new(format!("needs a port: {text:?}")).help(format!("write \"{shown}:11434\""))
+    };
+    match text.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(IpAddr::V6(v6)) => return Err(no_port(format!("[{v6}]"))),
+        Ok(IpAddr::V4(v4)) => return Err(no_port(v4.to_string())),
+        Err(_) if text.eq_ignore_ascii_case("localhost") => return Err(no_port(text.to_owned())),
+        Err(_) => {}
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let ip = match host {
+        "" | "*" => Ipv6Addr::UNSPECIFIED.into(),
+        _ if host.eq_ignore_ascii_case("localhost") => Ipv4Addr::LOCALHOST.into(),
+        _ => return Err(wrong()),
+    };
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit()); // u16 would take a plus sign
+    let port = port.parse().ok().filter(|_| digits).ok_or_else(wrong)?;
+    Ok(SocketAddr::new(ip, port))
+}
+
+/// A network as `10.0.0.0/8`; an address alone is a network of one.
+pub(super) fn network(value: &DeValue<'_>) -> Result<IpNet, Problem> {
+    let text = string(value, "a network")?;
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map(|network| network.trunc())
+        .map_err(|_| {
+            Problem::new(format!("is no network: {text:?}"))
+                .help("write an address or a CIDR, as in \"10.0.0.0/8\" or \"::1\"")
+        })
+}
+
+/// The name of a backend: it goes into headers, metrics and paths.
+pub(super) fn name(value: &DeValue<'_>) -> Result<String, Problem> {
+    let text = string(value, "a name")?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    // A name of dots alone would be a step in a path.
+    let named = text.contains(|c: char| c.is_ascii_alphanumeric());
+    if named && text.len() <= NAME_LENGTH && text.chars().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(
+        Problem::new(format!("is no name of a backend: {text:?}")).help(format!(
+            "1 to {NAME_LENGTH} letters, digits, `.`, `_` and `-`"
+        )),
+    )
+}
+
+/// Where a backend is, as Ollama reads `OLLAMA_HOST`.
+pub(super) fn origin(value: &DeValue<'_>) -> Result<Origin, Problem> {
+    let text = string(value, "an address")?;
+    if text.trim().is_empty() {
+        // Ollama takes this for itself on this machine; in a file it is a mistake.
+        return Err(Problem::new("is empty").help("as in \"gpu1\" or \"http://10.0.0.7:11434\""));
+    }
+    Origin::parse(text).map_err(|error| Problem::new(format!("is no backend: {error}")))
+}
+
+fn string<'v>(value: &'v DeValue<'_>, expected: &str) -> Result<&'v str, Problem> {
+    match value {
+        DeValue::String(text) => Ok(text),
+        other => Err(Problem::kind(&format!("{expected}, in quotes"), other)),
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// A duration as the configuration writes it, to the millisecond.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    for (unit, scale) in DURATION_UNITS {
+        if rest >= scale {
+            text += &format!("{}{unit}", rest / scale);
+            rest %= scale;
+        }
+    }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
+}
+
+/// A size as the configuration writes it.
+pub(crate) fn size_text(bytes: u64) -> String {
+    SIZE_UNITS
+        .iter()
+        .find(|(_, scale)| bytes >= *scale && bytes % scale == 0)
+        .map_or("0B".to_owned(), |(unit, scale)| {
+            format!("{}{unit}", bytes / scale)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn string(text: &str) -> DeValue<'_> {
+        DeValue::String(text.into())
+    }
+
+    #[test]
+    fn closest_names_are_close() {
+        let names = ["weight", "name", "drain"];
+        for (text, expected) in [
+            ("wieght", Some("weight")),
+            ("Weight", Some("weight")),
+            ("names", Some("name")),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(closest(text, names), expected, "{text}");
+        }
+        assert_eq!(closest("keep-alive", ["keep_alive"]), Some("keep_alive"));
+    }
+
+    proptest! {
+        #[test]
+        fn durations_are_read_as_they_are_written(millis in 0u64..=86_400_000) {
+            let duration = Duration::from_millis(millis);
+            let read = duration_or_zero(&string(&duration_text(duration)));
+            prop_assert_eq!(read.unwrap(), duration);
+        }
+
+        #[test]
+        fn sizes_are_read_as_they_are_written(bytes in 1u64..=1 << 30) {
+            let read = body_size(&string(&size_text(bytes)));
+            prop_assert_eq!(read.unwrap() as u64, bytes);
+        }
+
+        #[test]
+        fn names_are_fit_for_a_header_and_a_path(text in ".{0,70}") {
+            if let Ok(name) = name(&string(&text)) {
+                prop_assert!(http::HeaderValue::try_from(&*name).is_ok());
+                prop_assert!(name != "." && name != ".." && !name.contains('/'));
+            }
+        }
+    }
+}

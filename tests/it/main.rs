@@ -1,0 +1,3 @@
+//! What users can notice, one module per feature.
+
+mod config; // files, flags and the order of both; what is said about mistakes
