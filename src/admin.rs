@@ -123,7 +123,7 @@ impl Admin {
             "uptime_seconds": now.saturating_duration_since(self.0.started).as_secs(),
             "config": {
                 "file": self.0.config_file,
-                "hash": format!("{:016x}", state.config_hash),
+                "hash": state.config_hash.to_string(),
                 "loaded_at": loaded_at.to_string(),
             },
             "strategy": state.settings.strategy.name,

@@ -1,7 +1,7 @@
 //! The running proxy: its listeners, its tasks and the state that they share.
 
 use crate::admin::Admin;
-use crate::config::Settings;
+use crate::config::{ContentHash, Settings};
 use crate::probe;
 use crate::proxy::Proxy;
 use crate::reply::ReplyBody;
@@ -14,6 +14,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -51,7 +52,7 @@ impl Gateway {
     pub fn start(
         settings: Settings,
         config_file: Option<PathBuf>,
-        config_hash: u64,
+        config_hash: ContentHash,
         seed: u64,
     ) -> Result<Self, ListenError> {
         let bind = |address: SocketAddr| {
@@ -88,13 +89,16 @@ impl Gateway {
         let proxy = Proxy::new(Arc::clone(&state));
         let admin = Admin::new(Arc::clone(&state), watcher.clone(), config_file);
         let mut servers = JoinSet::new();
+        let (asked, first_round) = watch::channel(false);
         for listener in listeners {
-            servers.spawn(server::serve(
-                listener,
-                policy,
-                proxy.clone(),
-                watcher.clone(),
-            ));
+            let (proxy, watcher) = (proxy.clone(), watcher.clone());
+            let mut first_round = first_round.clone();
+            servers.spawn(async move {
+                // Clients wait in the kernel's backlog until it is known who has which model, but not for a node that
+                // hangs.
+                let _ = timeout(FIRST_ROUND, first_round.wait_for(|done| *done)).await;
+                server::serve(listener, policy, proxy, watcher).await;
+            });
         }
         let mut background = JoinSet::new();
         // Operators are answered to the very end, so their listener is not among those that a drain waits for.
@@ -112,7 +116,7 @@ impl Gateway {
             .await;
             drop(until_the_end);
         });
-        background.spawn(probe::run(Arc::clone(&state), seed));
+        background.spawn(probe::run(Arc::clone(&state), seed, asked));
         Ok(Self {
             addresses,
             admin_address,
@@ -141,7 +145,7 @@ impl Gateway {
 
     /// Puts another configuration into force, for all requests that come from now on. Running requests go on under the
     /// one they began with. What needs a restart is not changed.
-    pub fn reload(&self, settings: Settings, config_hash: u64, seed: u64) {
+    pub fn reload(&self, settings: Settings, config_hash: ContentHash, seed: u64) {
         let next = self
             .state
             .load()
@@ -166,6 +170,8 @@ impl Gateway {
     }
 }
 
+/// How long the first clients wait until every backend has said what it has.
+const FIRST_ROUND: Duration = Duration::from_secs(1);
 /// Operators' connections at one time.
 const ADMIN_CONNECTIONS: usize = 256;
 

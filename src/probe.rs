@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -41,9 +42,9 @@ enum Finding {
     Tags(Arc<Backend>, Result<Inventory, String>),
 }
 
-/// Probes the backends of whatever state is current, for ever. All chance comes from the seed. Dropping the future ends
-/// the questions that are under way.
-pub async fn run(state: Arc<ArcSwap<State>>, seed: u64) {
+/// Probes the backends of whatever state is current, for ever, and says in `first_round` when each was asked once. All
+/// chance comes from the seed. Dropping the future ends the questions that are under way.
+pub async fn run(state: Arc<ArcSwap<State>>, seed: u64, first_round: watch::Sender<bool>) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut agendas: HashMap<u64, Agenda> = HashMap::new();
     let mut asking: JoinSet<Finding> = JoinSet::new();
@@ -73,7 +74,9 @@ pub async fn run(state: Arc<ArcSwap<State>>, seed: u64) {
                         backend.links().prune(now);
                         let signal = outcome.map_or_else(Signal::CheckFailed, |()| Signal::CheckPassed);
                         let came_up = backend.observe(signal, now) == Some(health::State::Up);
-                        let Some(agenda) = agendas.get_mut(&backend.id()) else { continue };
+                        let Some(agenda) = agendas.get_mut(&backend.id()) else {
+                            continue;
+                        };
                         agenda.checking = false;
                         agenda.next_check = now + jittered(backend.check_interval(), &mut random);
                         if came_up {
@@ -82,7 +85,9 @@ pub async fn run(state: Arc<ArcSwap<State>>, seed: u64) {
                         }
                     }
                     Finding::Tags(backend, outcome) => {
-                        let Some(agenda) = agendas.get_mut(&backend.id()) else { continue };
+                        let Some(agenda) = agendas.get_mut(&backend.id()) else {
+                            continue;
+                        };
                         agenda.listing = false;
                         agenda.next_tags = now + jittered(current.settings.models_refresh, &mut random);
                         match outcome {
@@ -90,6 +95,9 @@ pub async fn run(state: Arc<ArcSwap<State>>, seed: u64) {
                             Err(reason) => tracing::debug!(backend = backend.name(), reason, "cannot list models"),
                         }
                     }
+                }
+                if asking.is_empty() {
+                    first_round.send_replace(true);
                 }
             }
         }

@@ -242,7 +242,7 @@ fn may_differ_elsewhere(state: &State, call: &Call, status: StatusCode) -> bool 
             .demand
             .model
             .as_ref()
-            .is_some_and(|model| state.pool.is_held(model)),
+            .is_some_and(|model| state.pool.may_be_held(model)),
         _ => false,
     }
 }

@@ -1,7 +1,7 @@
 //! All that one configuration decides, swapped whole by a reload and read once by each request.
 
 use crate::balance::{Candidates, Strategy};
-use crate::config::Settings;
+use crate::config::{ContentHash, Settings};
 use crate::demand::Demand;
 use crate::health;
 use crate::pool::{Lease, Pool};
@@ -18,7 +18,7 @@ pub struct State {
     /// What was configured.
     pub settings: Settings,
     /// A hash of the configuration's text, to tell one from another.
-    pub config_hash: u64,
+    pub config_hash: ContentHash,
     /// When it came into force.
     pub loaded_at: SystemTime,
     strategy: Arc<dyn Strategy>,
@@ -29,14 +29,20 @@ const NAMED_BACKENDS: usize = 16;
 
 impl State {
     /// The state of a first configuration. All chance comes from the seed.
-    pub fn first(settings: Settings, config_hash: u64, seed: u64, now: Instant) -> Self {
+    pub fn first(settings: Settings, config_hash: ContentHash, seed: u64, now: Instant) -> Self {
         let strategy = (settings.strategy.build)(seed).into();
         Self::build(settings, config_hash, strategy, None, now)
     }
 
     /// The state after a reload. What is known of backends that stay is kept, and so is the strategy with its turns and
     /// all it has learnt, unless another one was configured.
-    pub fn next(&self, settings: Settings, config_hash: u64, seed: u64, now: Instant) -> Self {
+    pub fn next(
+        &self,
+        settings: Settings,
+        config_hash: ContentHash,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
         let strategy = if settings.strategy == self.settings.strategy {
             Arc::clone(&self.strategy)
         } else {
@@ -47,7 +53,7 @@ impl State {
 
     fn build(
         settings: Settings,
-        config_hash: u64,
+        config_hash: ContentHash,
         strategy: Arc<dyn Strategy>,
         before: Option<&Pool>,
         now: Instant,

@@ -180,7 +180,7 @@ impl Source {
             None => String::new(),
         };
         Ok(Content {
-            hash: ContentHash(xxh3_64(text.as_bytes())),
+            hash: ContentHash::of(&text),
             text,
         })
     }
@@ -220,6 +220,13 @@ pub struct Content {
 /// Tells one content of the file from another; shown as 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentHash(u64);
+
+impl ContentHash {
+    /// That of a text.
+    pub fn of(text: &str) -> Self {
+        Self(xxh3_64(text.as_bytes()))
+    }
+}
 
 impl fmt::Display for ContentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

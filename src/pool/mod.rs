@@ -94,6 +94,11 @@ impl Pool {
         self.catalogue.load().is_held(model)
     }
 
+    /// Whether some backend holds the model as far as is known, or has not said yet what it holds.
+    pub fn may_be_held(&self, model: &ModelKey) -> bool {
+        self.catalogue.load().holders(model).is_some()
+    }
+
     /// Notes what a backend holds, for all pools that share its live part. Only the prober calls this.
     pub fn learn(&self, backend: &Backend, inventory: Inventory) {
         if backend.inventory().is_some_and(|known| *known == inventory) {

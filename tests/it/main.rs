@@ -1,3 +1,5 @@
-//! What users can notice, one module per feature.
+//! What users can notice, one file per feature.
 
-mod config; // files, flags and the order of both; what is said about mistakes
+mod config; // what may be configured, and how mistakes are told
+mod smoke;
+mod support;
