@@ -1,5 +1,10 @@
 //! What users can notice, one file per feature.
 
+mod balancing; // who gets which request
+mod cancellation; // clients that leave
 mod config; // what may be configured, and how mistakes are told
-mod smoke;
+mod failover; // backends that fail, and how a request survives it
+mod health; // who is in and who is out
+mod refusals; // requests that no backend should see
+mod streaming; // bytes that pass unchanged and at once
 mod support;
