@@ -45,6 +45,7 @@ fn defaults_are_those_of_the_interface() {
     let settings = Settings::parse("[[backend]]\nurl = 'gpu1'", "f").unwrap();
     assert_eq!(settings.listen, ["127.0.0.1:11434".parse().unwrap()]);
     assert_eq!(settings.admin_listen, "127.0.0.1:11436".parse().unwrap());
+    assert_eq!(settings.strategy.name, "least_connections");
     assert_eq!(settings.attempts, 2);
     assert_eq!(settings.timeouts.drain, Duration::from_secs(600));
     assert_eq!(settings.limits.body, 64 << 20);
