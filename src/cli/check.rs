@@ -1,6 +1,7 @@
 //! `llamero check`: what the configuration means, or everything that is wrong with it.
 
 use crate::config::{Environment, Overrides, Settings, Source, duration_text, size_text};
+use std::env;
 use std::fmt::{self, Write};
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 /// The exit code for a bad configuration, as in `sysexits.h`.
 const BAD_CONFIG: u8 = 78;
 
-/// What `check` takes.
+/// Says what the configuration means, or everything that is wrong with it
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// The configuration.
@@ -37,7 +38,7 @@ pub fn run(args: CheckArgs) -> ExitCode {
 }
 
 fn wants_color() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
     set("CLICOLOR_FORCE") || io::stderr().is_terminal() && !set("NO_COLOR")
 }
 
@@ -151,13 +152,15 @@ mod tests {
         };
         let source = Source::new(overrides, &nowhere);
         let (settings, _) = source.read().unwrap();
+        let summary = settings.strategy.summary;
         assert_eq!(
             Meaning(&source, &settings).to_string(),
-            "\
+            format!(
+                "\
 configuration   no file
 listen          [::]:80, [::1]:81
 admin           127.0.0.1:11436
-strategy        random: any backend by chance, heavier ones more often
+strategy        random: {summary}
 backends        a           http://gpu1:11434  weight 1
                 gpu2:11434  http://gpu2:11434  weight 1
 health          checked every 5s, given 1s; out after 2 failures, back after 2 successes
@@ -167,6 +170,7 @@ timeouts        connect 2s, keep_alive 1m15s, drain 10m
 limits          body 64MiB, head 64KiB, 16384 connections
 log             auto, info
 "
+            )
         );
     }
 }

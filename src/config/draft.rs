@@ -71,11 +71,8 @@ impl Draft {
     }
 
     fn backends(&mut self, node: &Node<'_>, text: &Arc<Text>) {
-        let entries: &[_] = match node.get_ref() {
-            DeValue::Array(entries) => entries,
-            _ => std::slice::from_ref(node),
-        };
-        let is_list = matches!(node.get_ref(), DeValue::Array(_));
+        let list = node.get_ref().as_array();
+        let entries = list.map_or(std::slice::from_ref(node), |list| &list[..]);
         for entry in entries {
             let header = Place::new(text, entry.span());
             let DeValue::Table(table) = entry.get_ref() else {
@@ -89,7 +86,7 @@ impl Draft {
                 self.unreadable = true;
                 continue;
             };
-            if !is_list {
+            if list.is_none() {
                 let fault = Fault::new(format!("`{BACKEND}` is a list of tables"))
                     .at(header.clone())
                     .label(format!("write {BACKEND_TITLE}"));
@@ -242,8 +239,8 @@ fn no_backend() -> Fault {
 }
 
 fn syntax(error: &toml::de::Error, text: &Arc<Text>) -> Fault {
-    let span = error.span().unwrap_or(0..0);
-    let found = text.content.get(span.clone()).unwrap_or_default();
+    let part = |span: Range<usize>| Some((span.clone(), text.content.get(span)?));
+    let (span, found) = error.span().and_then(part).unwrap_or((0..0, ""));
     let message = match error.message() {
         "duplicate key" => format!("`{}` is set twice", found.escape_debug()),
         other => format!("this is not TOML: {other}"),

@@ -8,6 +8,9 @@ use std::sync::Arc;
 /// Faults shown in full; a file with more is not a configuration gone slightly wrong.
 const SHOWN: usize = 50;
 
+/// Longest message, in characters: it may quote what a file says.
+const MESSAGE_CHARS: usize = 300;
+
 /// A text that configuration was read from.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Text {
@@ -52,8 +55,13 @@ pub struct Fault {
 
 impl Fault {
     pub(super) fn new(message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MESSAGE_CHARS) {
+            message.truncate(end);
+            message.push('…');
+        }
         Self {
-            message: message.into(),
+            message,
             place: None,
             label: None,
             related: None,
@@ -103,6 +111,13 @@ impl Fault {
             group = group.element(Level::HELP.message(help));
         }
         renderer.render(&[group])
+    }
+
+    fn order(&self) -> (bool, &str, usize) {
+        match &self.place {
+            Some(place) => (false, &place.text.name, place.span.start),
+            None => (true, "", 0),
+        }
     }
 
     fn snippets(&self) -> Vec<Snippet<'_, annotate_snippets::Annotation<'_>>> {
@@ -159,13 +174,8 @@ pub struct Faults(Vec<Fault>);
 impl Faults {
     /// `None` if nothing is wrong.
     pub(super) fn collect(mut faults: Vec<Fault>) -> Option<Self> {
-        let order = |fault: &Fault| {
-            fault
-                .place
-                .as_ref()
-                .map_or(usize::MAX, |place| place.span.start)
-        };
-        faults.sort_by_key(order);
+        // Stable, and what has no place comes last.
+        faults.sort_by(|a, b| a.order().cmp(&b.order()));
         (!faults.is_empty()).then_some(Self(faults))
     }
 

@@ -4,6 +4,7 @@
 //! in `config.example.toml`, which a test compares with these tables.
 
 use super::fault::{Fault, Place, Text};
+use super::quantity;
 use super::value::{self, Node, Problem, many, one};
 use super::{Settings, draft::BackendDraft};
 use std::collections::BTreeMap;
@@ -48,17 +49,17 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     key!("strategy" sets strategy: one(value::strategy)),
     key!("trusted_proxies" sets trusted_proxies: many(value::network)),
     key!("admin.listen" sets admin_listen: one(value::listen), at start),
-    key!("health.interval" sets health.interval: one(value::duration)),
-    key!("health.timeout" sets health.timeout: one(value::duration)),
+    key!("health.interval" sets health.interval: one(quantity::duration)),
+    key!("health.timeout" sets health.timeout: one(quantity::duration)),
     key!("health.fall" sets health.fall: one(value::tries)),
     key!("health.rise" sets health.rise: one(value::tries)),
     key!("retry.attempts" sets attempts: one(value::tries)),
-    key!("models.refresh" sets models_refresh: one(value::duration)),
-    key!("timeouts.connect" sets timeouts.connect: one(value::duration)),
-    key!("timeouts.keep_alive" sets timeouts.keep_alive: one(value::duration), at start),
-    key!("timeouts.drain" sets timeouts.drain: one(value::duration_or_zero)),
-    key!("limits.body" sets limits.body: one(value::body_size)),
-    key!("limits.head" sets limits.head: one(value::head_size), at start),
+    key!("models.refresh" sets models_refresh: one(quantity::duration)),
+    key!("timeouts.connect" sets timeouts.connect: one(quantity::duration)),
+    key!("timeouts.keep_alive" sets timeouts.keep_alive: one(quantity::duration), at start),
+    key!("timeouts.drain" sets timeouts.drain: one(quantity::duration_or_zero)),
+    key!("limits.body" sets limits.body: one(quantity::body_size)),
+    key!("limits.head" sets limits.head: one(quantity::head_size), at start),
     key!("limits.connections" sets limits.connections: one(value::connections), at start),
     key!("log.format" sets log.format: one(value::log_format), at start),
     key!("log.level" sets log.level: one(value::log_level), at start),
@@ -194,9 +195,10 @@ fn unknown<T>(
     if top {
         accepted.push(BACKEND);
     }
-    let what = match node.get_ref() {
-        DeValue::Table(_) => "table",
-        _ => "key",
+    let what = if node.get_ref().is_table() {
+        "table"
+    } else {
+        "key"
     };
     let place = if top {
         String::new()

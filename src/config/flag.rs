@@ -26,7 +26,7 @@ impl Flag<'_> {
             if !content.is_empty() {
                 content.push(' ');
             }
-            content += &format!("--{} ", self.name);
+            content.extend(["--", self.name, " "]);
             for part in value.split_inclusive(self.separators) {
                 let start = content.len() + part.len() - part.trim_start().len();
                 let item = part.trim_end_matches(self.separators).trim();

@@ -4,13 +4,14 @@ mod draft;
 mod fault;
 mod file;
 mod flag;
+mod quantity;
 mod rules;
 mod source;
 mod value;
 
 pub use fault::{Fault, Faults};
+pub(crate) use quantity::{duration_text, size_text};
 pub use source::{ConfigError, Content, ContentHash, Environment, Overrides, Source};
-pub(crate) use value::{duration_text, size_text};
 
 use crate::balance::{self, Entry};
 use crate::{health, pool};

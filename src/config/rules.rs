@@ -4,7 +4,7 @@ use super::Settings;
 use super::draft::BackendDraft;
 use super::fault::{Fault, Place};
 use super::file::Places;
-use super::value::duration_text;
+use super::quantity::duration_text;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 

@@ -4,7 +4,7 @@ use super::Settings;
 use super::draft::Draft;
 use super::fault::{Fault, Faults};
 use super::flag::Flag;
-use super::value::size_text;
+use super::quantity::size_text;
 use crate::balance;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -66,7 +66,7 @@ fn any_path() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
 fn strategy_help() -> String {
     let mut text = "How a backend is chosen:".to_owned();
     for entry in balance::ALL {
-        text += &format!("\n  {}: {}", entry.name, entry.summary);
+        text.extend(["\n  ", entry.name, ": ", entry.summary]);
     }
     text
 }

@@ -1,6 +1,6 @@
 //! Configuration: what is accepted, what is said about the rest, and which layer wins.
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use llamero::config::{ConfigError, Environment, Overrides, Settings, Source};
 use proptest::prelude::*;
 use std::fs;
@@ -45,6 +45,7 @@ fn defaults_are_those_of_the_interface() {
     let settings = Settings::parse("[[backend]]\nurl = 'gpu1'", "f").unwrap();
     assert_eq!(settings.listen, ["127.0.0.1:11434".parse().unwrap()]);
     assert_eq!(settings.admin_listen, "127.0.0.1:11436".parse().unwrap());
+    assert_eq!(settings.strategy.name, "least_connections");
     assert_eq!(settings.attempts, 2);
     assert_eq!(settings.timeouts.drain, Duration::from_secs(600));
     assert_eq!(settings.limits.body, 64 << 20);
@@ -102,26 +103,29 @@ fn every_value_is_taken() {
     );
 }
 
-/// One fault at this place, whose line has these words. A `B` line on its own is a backend.
+/// One fault where the bar is, whose line has these words. A text without a backend gets one.
 #[track_caller]
-fn check(text: &str, place: &str, words: &[&str]) {
-    let text = text.replace("\nB\n", "\n[[backend]]\nurl = 'gpu1'\n");
+fn check(text: &str, words: &[&str]) {
+    let (before, after) = text.split_once('¦').unwrap();
+    let line = before.matches('\n').count() + 1;
+    let column = before.lines().last().filter(|_| !before.ends_with('\n'));
+    let column = column.map_or(0, |line| line.chars().count()) + 1;
+    let mut text = format!("{before}{after}\n");
+    if !text.contains("backend") {
+        text += "[[backend]]\nurl = 'gpu1'\n";
+    }
     let faults = Settings::parse(&text, "my.toml").unwrap_err();
     let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
-    let start = format!("my.toml:{place}: ");
-    assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert!(
-        lines[0].starts_with(&start),
-        "{} is not at {place}",
-        lines[0]
-    );
+    let [shown] = &lines[..] else {
+        panic!("{lines:#?}");
+    };
+    let start = format!("my.toml:{line}:{column}: ");
+    assert!(shown.starts_with(&start), "{shown} is not at {start}");
     let rendered = faults.to_string();
-    assert!(
-        rendered.contains(&format!("--> my.toml:{place}\n")),
-        "{rendered}"
-    );
+    let arrow = format!("--> my.toml:{line}:{column}\n");
+    assert!(rendered.contains(&arrow), "{rendered} is not at {start}");
     for word in words {
-        assert!(lines[0].contains(word), "{} lacks {word:?}", lines[0]);
+        assert!(shown.contains(word), "{shown} lacks {word:?}");
         assert!(rendered.contains(word), "{rendered} lacks {word:?}");
     }
 }
@@ -130,312 +134,233 @@ fn check(text: &str, place: &str, words: &[&str]) {
 fn each_mistake_is_shown_where_it_is() {
     // keys
     check(
-        "stratgy = 'random'\nB\n",
-        "1:1",
+        "¦stratgy = 'random'",
         &["`stratgy`", "did you mean `strategy`?", "trusted_proxies"],
     );
+    check("¦interval = '5s'", &["`interval`", "belongs to [health]"]);
     check(
-        "interval = '5s'\nB\n",
-        "1:1",
-        &["`interval`", "belongs to [health]"],
-    );
-    check(
-        "\nB\nstrategy = 'random'",
-        "4:1",
+        "[[backend]]\nurl = 'gpu1'\n¦strategy = 'random'",
         &["`strategy`", "[[backend]]", "top of the file"],
     );
     check(
-        "\nB\nwieght = 2",
-        "4:1",
+        "[[backend]]\nurl = 'gpu1'\n¦wieght = 2",
         &["`wieght`", "did you mean `weight`?"],
     );
+    check("[¦helth]\nfall = 2", &["`helth`", "did you mean `health`?"]);
     check(
-        "\nB\n[helth]\nfall = 2",
-        "4:2",
-        &["`helth`", "did you mean `health`?"],
-    );
-    check(
-        "\nB\n[limits]\nzzz = 2",
-        "5:1",
+        "[limits]\n¦zzz = 2",
         &["`zzz` in [limits]", "body, head, connections"],
     );
-    check("'health.fall' = 2\nB\n", "1:1", &["`health.fall`"]);
-    check("'' = 2\nB\n", "1:1", &["unknown key ``"]);
+    check("¦'health.fall' = 2", &["`health.fall`"]);
+    check("¦'' = 2", &["unknown key ``"]);
     check(
-        "\nB\nweight = 1\nweight = 2",
-        "5:1",
+        "[[backend]]\nurl = 'gpu1'\nweight = 1\n¦weight = 2",
         &["`weight` is set twice"],
     );
-    check("\nB\n[log]\n[log]", "5:2", &["`log` is set twice"]);
+    check("[log]\n[¦log]", &["`log` is set twice"]);
     // tables
     check(
-        "health = 3\nB\n",
-        "1:10",
+        "health = ¦3",
         &["`health` must be a table, not a whole number", "[health]"],
     );
     check(
-        "admin = ':1'\nB\n",
-        "1:9",
+        "admin = ¦':1'",
         &["`admin` must be a table, not a string", "[admin]"],
     );
     check(
-        "\nB\n[[health]]\nfall = 2",
-        "4:1",
+        "[[backend]]\nurl = 'gpu1'\n¦[[health]]\nfall = 2",
         &["`health` must be a table, not a list"],
     );
+    check("¦[backend]\nurl = 'a'", &["`backend`", "write [[backend]]"]);
     check(
-        "[backend]\nurl = 'a'",
-        "1:1",
-        &["`backend`", "write [[backend]]"],
-    );
-    check(
-        "backend = 'gpu1'",
-        "1:11",
+        "backend = ¦'gpu1'",
         &["`backend` must be a table", "[[backend]]"],
     );
     check(
-        "backend = [{url = 'a'}, 'gpu1']",
-        "1:25",
+        "backend = [{url = 'a'}, ¦'gpu1']",
         &["`backend` must be a table"],
     );
     check(
-        "[[backend]]\nname = 'a'",
-        "1:1",
+        "¦[[backend]]\nname = 'a'",
         &["`backend.url` is missing", "url = "],
     );
     // durations
     check(
-        "\nB\n[health]\ninterval = 5",
-        "5:12",
+        "[health]\ninterval = ¦5",
         &["`health.interval` needs a unit: 5", "\"5s\""],
     );
     check(
-        "\nB\n[health]\ninterval = 1.5",
-        "5:12",
+        "[health]\ninterval = ¦1.5",
         &["`health.interval` needs a unit"],
     );
     check(
-        "\nB\n[health]\ninterval = '5'",
-        "5:12",
+        "[health]\ninterval = ¦'5'",
         &["`health.interval` needs a unit"],
     );
     check(
-        "\nB\n[health]\ninterval = ''",
-        "5:12",
+        "[health]\ninterval = ¦''",
         &["`health.interval` is no duration"],
     );
     check(
-        "\nB\n[health]\ninterval = '0s'",
-        "5:12",
+        "[health]\ninterval = ¦'0s'",
         &["`health.interval` must be longer than zero"],
     );
     check(
-        "\nB\n[health]\ninterval = '25h'",
-        "5:12",
+        "[health]\ninterval = ¦'25h'",
         &["`health.interval` must be at most 24h"],
     );
     check(
-        "\nB\n[health]\ninterval = '1s1m'",
-        "5:12",
+        "[health]\ninterval = ¦'1s1m'",
         &["`health.interval` is no duration"],
     );
     check(
-        "\nB\n[health]\ninterval = '99999999999999999999h'",
-        "5:12",
+        "[health]\ninterval = ¦'99999999999999999999h'",
         &["`health.interval` is no duration"],
     );
     check(
-        "\nB\n[models]\nrefresh = '5 s'",
-        "5:11",
+        "[models]\nrefresh = ¦'5 s'",
         &["`models.refresh` is no duration"],
     );
     check(
-        "\nB\n[timeouts]\nconnect = true",
-        "5:11",
+        "[timeouts]\nconnect = ¦true",
         &["`timeouts.connect` must be a duration"],
     );
     check(
-        "\nB\n[timeouts]\nkeep_alive = '1d'",
-        "5:14",
+        "[timeouts]\nkeep_alive = ¦'1d'",
         &["`timeouts.keep_alive` is no duration"],
     );
     check(
-        "\nB\n[health]\ntimeout = '6s'",
-        "5:11",
+        "[health]\ntimeout = ¦'6s'",
         &["`health.timeout` (6s)", "`health.interval` (5s)"],
     );
     check(
-        "\nB\n[health]\ninterval = '10ms'",
-        "5:12",
+        "[health]\ninterval = ¦'10ms'",
         &["`health.timeout` (1s)", "`health.interval` (10ms)"],
     );
     // sizes and counts
     check(
-        "\nB\n[limits]\nbody = 64",
-        "5:8",
+        "[limits]\nbody = ¦64",
         &["`limits.body` needs a unit: 64", "\"64B\""],
     );
+    check("[limits]\nbody = ¦'64 MiB'", &["`limits.body` is no size"]);
     check(
-        "\nB\n[limits]\nbody = '64 MiB'",
-        "5:8",
-        &["`limits.body` is no size"],
-    );
-    check(
-        "\nB\n[limits]\nbody = '2GiB'",
-        "5:8",
+        "[limits]\nbody = ¦'2GiB'",
         &["`limits.body` must be from 1B to 1GiB"],
     );
     check(
-        "\nB\n[limits]\nhead = '4KiB'",
-        "5:8",
+        "[limits]\nhead = ¦'4KiB'",
         &["`limits.head` must be from 8KiB to 1MiB"],
     );
     check(
-        "\nB\n[limits]\nhead = '2MiB'",
-        "5:8",
+        "[limits]\nhead = ¦'2MiB'",
         &["`limits.head` must be from 8KiB to 1MiB"],
     );
     check(
-        "\nB\n[limits]\nconnections = 0",
-        "5:15",
+        "[limits]\nconnections = ¦0",
         &["`limits.connections` must be from 1 to"],
     );
     check(
-        "\nB\n[health]\nfall = 0",
-        "5:8",
+        "[health]\nfall = ¦0",
         &["`health.fall` must be from 1 to 100, not 0"],
     );
+    check("[health]\nrise = ¦-1", &["`health.rise` must be from 1"]);
     check(
-        "\nB\n[health]\nrise = -1",
-        "5:8",
-        &["`health.rise` must be from 1"],
-    );
-    check(
-        "\nB\n[retry]\nattempts = '2'",
-        "5:12",
+        "[retry]\nattempts = ¦'2'",
         &["`retry.attempts` must be a whole number, not a string"],
     );
     check(
-        "\nB\n[retry]\nattempts = 99999999999999999999",
-        "5:12",
+        "[retry]\nattempts = ¦99999999999999999999",
         &["`retry.attempts` must be from 1"],
     );
     // backends
     check(
-        "\nB\nweight = 0",
-        "4:10",
+        "[[backend]]\nurl = 'gpu1'\nweight = ¦0",
         &["`backend.weight` must be above 0", "drain"],
     );
     check(
-        "\nB\nweight = nan",
-        "4:10",
+        "[[backend]]\nurl = 'gpu1'\nweight = ¦nan",
         &["`backend.weight` must be above 0"],
     );
     check(
-        "\nB\nweight = 1e7",
-        "4:10",
+        "[[backend]]\nurl = 'gpu1'\nweight = ¦1e7",
         &["`backend.weight` must be above 0 and at most 1000000"],
     );
     check(
-        "\nB\nweight = '2'",
-        "4:10",
+        "[[backend]]\nurl = 'gpu1'\nweight = ¦'2'",
         &["`backend.weight` must be a number, not a string"],
     );
     check(
-        "\nB\ndrain = 1",
-        "4:9",
+        "[[backend]]\nurl = 'gpu1'\ndrain = ¦1",
         &["`backend.drain` must be true or false"],
     );
     check(
-        "\nB\nname = 'a b'",
-        "4:8",
+        "[[backend]]\nurl = 'gpu1'\nname = ¦'a b'",
         &["`backend.name` is no name", "letters"],
     );
-    check("\nB\nname = '..'", "4:8", &["`backend.name` is no name"]);
     check(
-        "[[backend]]\nurl = 'https://a'",
-        "2:7",
+        "[[backend]]\nurl = 'gpu1'\nname = ¦'..'",
+        &["`backend.name` is no name"],
+    );
+    check(
+        "[[backend]]\nurl = ¦'https://a'",
         &["`backend.url`", "https backends are not supported"],
     );
-    check("[[backend]]\nurl = ''", "2:7", &["`backend.url` is empty"]);
+    check("[[backend]]\nurl = ¦''", &["`backend.url` is empty"]);
     check(
-        "\nB\nname = 'a'\n[[backend]]\nname = 'a'\nurl = 'b'",
-        "6:8",
+        "[[backend]]\nurl = 'gpu1'\nname = 'a'\n[[backend]]\nname = ¦'a'\nurl = 'b'",
         &["same `name`: a"],
     );
     check(
-        "\nB\n[[backend]]\nname = 'b'\nurl = 'http://GPU1:11434/'",
-        "6:7",
+        "[[backend]]\nurl = 'gpu1'\n[[backend]]\nname = 'b'\nurl = ¦'http://GPU1:11434/'",
         &["same `url`"],
     );
     check(
-        "[[backend]]\nurl = 'localhost'",
-        "2:7",
+        "[[backend]]\nurl = ¦'localhost'",
         &["llamero itself", "--listen", "OLLAMA_HOST"],
     );
     // addresses, networks, names
+    check("listen = ¦11434", &["`listen` must be an address"]);
     check(
-        "listen = 11434\nB\n",
-        "1:10",
-        &["`listen` must be an address"],
-    );
-    check(
-        "listen = '127.0.0.1'\nB\n",
-        "1:10",
+        "listen = ¦'127.0.0.1'",
         &["`listen` needs a port", "127.0.0.1:11434"],
     );
+    check("listen = ¦'::1'", &["`listen` needs a port", "[::1]:11434"]);
     check(
-        "listen = '::1'\nB\n",
-        "1:10",
-        &["`listen` needs a port", "[::1]:11434"],
-    );
-    check(
-        "listen = [':1', 'gpu1:2']\nB\n",
-        "1:17",
+        "listen = [':1', ¦'gpu1:2']",
         &["`listen` is no address to listen on: \"gpu1:2\""],
     );
+    check("listen = ¦':99999'", &["`listen` is no address"]);
+    check("listen = ¦[]", &["`listen` is an empty list"]);
     check(
-        "listen = ':99999'\nB\n",
-        "1:10",
-        &["`listen` is no address"],
-    );
-    check("listen = []\nB\n", "1:10", &["`listen` is an empty list"]);
-    check(
-        "listen = [':1', '127.0.0.1:1']\nB\n",
-        "1:10",
+        "listen = ¦[':1', '127.0.0.1:1']",
         &["`listen` has 127.0.0.1:1 twice"],
     );
     check(
-        "\nB\n[admin]\nlisten = ':11434'",
-        "5:10",
+        "[admin]\nlisten = ¦':11434'",
         &["`admin.listen` must have a port of its own"],
     );
     check(
-        "trusted_proxies = ['10.0.0.0/33']\nB\n",
-        "1:20",
+        "trusted_proxies = [¦'10.0.0.0/33']",
         &["`trusted_proxies` is no network", "CIDR"],
     );
     check(
-        "strategy = 'randum'\nB\n",
-        "1:12",
+        "strategy = ¦'randum'",
         &["`strategy` is not a strategy", "did you mean \"random\"?"],
     );
     check(
-        "\nB\n[log]\nlevel = 'warning'",
-        "5:9",
+        "[log]\nlevel = ¦'warning'",
         &["`log.level` is not a log level", "did you mean \"warn\"?"],
     );
     check(
-        "\nB\n[log]\nformat = 1979-05-27",
-        "5:10",
+        "[log]\nformat = ¦1979-05-27",
         &["`log.format` must be a log format", "not a date"],
     );
     // no TOML at all
-    check("listen = \nB\n", "1:10", &["this is not TOML"]);
-    check("listen = ':1", "1:13", &["this is not TOML"]);
-    check("a\0 = 1", "1:2", &["this is not TOML"]);
-    check("é = 1", "1:1", &["this is not TOML"]);
-    check("# ü\n'ü' = '\u{7f}'", "2:8", &["this is not TOML"]);
+    check("listen = ¦", &["this is not TOML"]);
+    check("listen = ':1¦", &["this is not TOML"]);
+    check("a¦\0 = 1", &["this is not TOML"]);
+    check("¦é = 1", &["this is not TOML"]);
+    check("# ü\n'ü' = '¦\u{7f}'", &["this is not TOML"]);
 }
 
 #[test]
@@ -503,8 +428,10 @@ fn mistakes_of_every_kind_are_found_together() {
 
 #[test]
 fn very_many_mistakes_are_counted() {
-    let text: String = (0..2000).map(|n| format!("k{n} = 1\n")).collect();
-    let shown = Settings::parse(&text, "f").unwrap_err().to_string();
+    let keys: Vec<_> = (0..2000).map(|n| format!("k{n} = 1")).collect();
+    let shown = Settings::parse(&keys.join("\n"), "f")
+        .unwrap_err()
+        .to_string();
     assert!(shown.ends_with("and 1951 more"), "{shown}");
 }
 
@@ -537,6 +464,27 @@ fn read(file: &str, flags: &[&str]) -> Settings {
     overrides.config = Some(path);
     let source = Source::new(overrides, &environment(folder.path()));
     source.read().unwrap().0
+}
+
+#[test]
+fn each_flag_has_its_variable() {
+    let command = Flags::command();
+    let variables = command.get_arguments().filter_map(|arg| {
+        let variable = arg.get_env()?.to_str()?;
+        Some((arg.get_long()?, variable))
+    });
+    assert_eq!(
+        variables.collect::<Vec<_>>(),
+        [
+            ("config", "LLAMERO_CONFIG"),
+            ("listen", "LLAMERO_LISTEN"),
+            ("admin", "LLAMERO_ADMIN"),
+            ("backend", "LLAMERO_BACKEND"),
+            ("strategy", "LLAMERO_STRATEGY"),
+            ("log-format", "LLAMERO_LOG_FORMAT"),
+            ("log-level", "LLAMERO_LOG_LEVEL"),
+        ]
+    );
 }
 
 #[test]
@@ -759,7 +707,8 @@ proptest! {
         ),
         end in "(\n|\r\n|\r)",
     ) {
-        let text: String = lines.iter().map(|(a, b, c)| format!("{a}{b}{c}{end}")).collect();
+        let lines: Vec<_> = lines.iter().map(|(a, b, c)| format!("{a}{b}{c}")).collect();
+        let text = lines.join(&end);
         if let Err(faults) = Settings::parse(&text, "f") {
             prop_assert!(!faults.render(false).is_empty());
             prop_assert!(faults.iter().all(|fault| !fault.to_string().is_empty()));

@@ -7,4 +7,4 @@ mod failover; // backends that fail, and how a request survives it
 mod health; // who is in and who is out
 mod refusals; // requests that no backend should see
 mod streaming; // bytes that pass unchanged and at once
-mod support;
+mod support; // scripted backends, a gateway on free ports, a client that sees every byte
