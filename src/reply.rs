@@ -73,12 +73,7 @@ impl Relay {
         match self.phase {
             Phase::Ended => return Poll::Ready(None),
             Phase::Cut => return Poll::Ready(Some(Err(Cut))),
-            Phase::Cutting => {
-                // hyper flushes what it has when a body has nothing ready, and only then may be told to cut.
-                self.phase = Phase::Cut;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+            Phase::Cutting => return self.cut_after_flush(cx),
             Phase::Flowing => {}
         }
         if !self.head.is_empty() {
@@ -93,7 +88,7 @@ impl Relay {
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => Poll::Ready(Some(self.broke(&error))),
+            Some(Err(error)) => self.broke(&error, cx),
             None => {
                 self.phase = Phase::Ended;
                 Poll::Ready(None)
@@ -115,18 +110,30 @@ impl Relay {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
-    fn broke(&mut self, error: &hyper::Error) -> Result<Frame<Bytes>, Cut> {
+    fn broke(
+        &mut self,
+        error: &hyper::Error,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         self.link = None;
         let reason = format!("broke off in the middle of an answer: {}", describe(error));
         let name = self.lease.backend().name();
         let record = self.meter.error_record(&format!("backend {name} {reason}"));
         self.lease.failed(reason, Instant::now());
-        self.phase = if record.is_some() {
-            Phase::Cutting
-        } else {
-            Phase::Cut
-        };
-        record.map(|record| Frame::data(record.into())).ok_or(Cut)
+        match record {
+            Some(record) => {
+                self.phase = Phase::Cutting;
+                Poll::Ready(Some(Ok(Frame::data(record.into()))))
+            }
+            None => self.cut_after_flush(cx),
+        }
+    }
+
+    /// hyper flushes what it has when a body has nothing ready, and only then may be told to cut.
+    fn cut_after_flush(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        self.phase = Phase::Cut;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// How the answer stands if nothing more happens to it.

@@ -248,12 +248,11 @@ async fn check_broken_stream(
     assert_eq!(answer.status, 200);
     assert!(!answer.whole, "a broken stream must not end cleanly");
     // With a reset the kernel may drop what the backend had written just before.
-    let after = answer
-        .body
-        .strip_prefix(part)
-        .or(answer.body.strip_prefix(""))
-        .unwrap();
-    assert!(after.contains(record), "{:?} lacks {record:?}", answer.body);
+    assert!(
+        answer.body.contains(record),
+        "{:?} lacks {record:?}",
+        answer.body
+    );
     proxy.until_idle().await;
 }
 
