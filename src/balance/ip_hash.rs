@@ -82,3 +82,102 @@ fn minus_ln(hash: u64) -> f64 {
     }
     f64::from(exponent) * LN_2 - LN_2 / 2.0 - 2.0 * s * series
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::tests::{Fleet, node};
+    use std::net::{IpAddr, Ipv4Addr};
+
+    fn places(fleet: &mut Fleet, clients: u32) -> Vec<String> {
+        let place = |client| {
+            fleet.demand.client = IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + client));
+            let at = fleet.pick(&IpHash);
+            fleet.backends[at].name().to_owned()
+        };
+        (0..clients).map(place).collect()
+    }
+
+    fn count(places: &[String], name: &str) -> usize {
+        places.iter().filter(|place| *place == name).count()
+    }
+
+    #[test]
+    fn vectors_that_must_never_change() {
+        #[track_caller]
+        fn check(client: &str, equal: &str, weighted: &str) {
+            for (weights, name) in [([1.0; 5], equal), ([1.0, 2.0, 0.5, 8.0, 1.0], weighted)] {
+                let mut fleet = Fleet::of(&weights);
+                fleet.demand.client = client.parse().unwrap();
+                let at = fleet.pick(&IpHash);
+                assert_eq!(fleet.backends[at].name(), name, "{client} {weights:?}");
+            }
+        }
+        check("127.0.0.1", "n1", "n1");
+        check("10.0.0.1", "n4", "n3");
+        check("10.0.0.2", "n1", "n1");
+        check("192.168.1.77", "n2", "n0");
+        check("203.0.113.9", "n4", "n4");
+        check("255.255.255.255", "n2", "n3");
+        check("::ffff:10.0.0.1", "n4", "n3");
+        check("::1", "n3", "n3");
+        check("2001:db8::1", "n4", "n4");
+        check("2001:db8::ffff:1", "n4", "n4");
+        check("2001:db8:0:1::1", "n0", "n0");
+        check("fe80::1", "n1", "n1");
+    }
+
+    #[test]
+    fn neither_order_nor_other_nodes_nor_the_seed_matter() {
+        let mut fleet = Fleet::of(&[1.0, 2.0, 3.0, 2.0, 1.0]);
+        let before = places(&mut fleet, 2_000);
+        fleet.backends.reverse();
+        assert_eq!(places(&mut fleet, 2_000), before);
+        let one = (ENTRY.build)(1);
+        let other = (ENTRY.build)(2);
+        assert_eq!(fleet.pick(&*one), fleet.pick(&*other));
+    }
+
+    #[test]
+    fn a_node_that_comes_or_goes_moves_its_share_and_no_more() {
+        for weight in [1.0, 4.0] {
+            let mut fleet = Fleet::of(&[1.0; 6]);
+            let before = places(&mut fleet, 12_000);
+            fleet.backends.push(node("new", weight, fleet.now));
+            let after = places(&mut fleet, 12_000);
+            let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+            assert_eq!(
+                moved,
+                count(&after, "new"),
+                "nobody moves between old nodes"
+            );
+            let share = 12_000.0 * weight / (6.0 + weight);
+            assert!((moved as f64 - share).abs() < 300.0, "{moved} of {share}");
+        }
+    }
+
+    #[test]
+    fn clients_share_out_by_weight() {
+        let weights = [1.0, 2.0, 3.0, 0.5];
+        let places = places(&mut Fleet::of(&weights), 26_000);
+        for (at, weight) in weights.iter().enumerate() {
+            let count = count(&places, &format!("n{at}")) as f64;
+            assert!((count - weight * 4_000.0).abs() < 400.0, "n{at}: {count}");
+        }
+    }
+
+    #[test]
+    fn the_logarithm_is_one() {
+        let mut hash = 1u64;
+        for _ in 0..10_000 {
+            hash = hash.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            for hash in [hash, hash >> (hash % 60), u64::MAX - (hash >> 40)] {
+                let u = (hash | 1) as f64 / 2f64.powi(64);
+                let error = minus_ln(hash) + u.ln();
+                assert!(error.abs() < 1e-11, "{hash:#x}: {error:e}");
+            }
+        }
+        assert!((minus_ln(0) - 64.0 * std::f64::consts::LN_2).abs() < 1e-11);
+        assert!(minus_ln(u64::MAX) >= 0.0, "{}", minus_ln(u64::MAX));
+    }
+}

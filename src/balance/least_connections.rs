@@ -13,6 +13,6 @@ struct LeastConnections(Dice);
 
 impl Strategy for LeastConnections {
     fn pick(&self, candidates: &Candidates<'_>) -> usize {
-        score::lowest(&score::loads(candidates), 0.0, &self.0)
+        score::lowest(&score::loads(candidates), &self.0)
     }
 }

@@ -17,8 +17,9 @@ pub(super) const ENTRY: Entry = Entry {
     build: |seed| Box::new(ResponseTime(Dice::seeded(seed))),
 };
 
-/// Scores that differ by less are equal: averages of like nodes differ by more from chance.
-const BAND: f64 = 0.1;
+/// Scores that exceed the lowest by no more than this share are as good as it, and among these the load decides:
+/// averages of like nodes differ that much by chance, and the one that looks best must not get everything.
+const BAND: f64 = 0.25;
 
 /// Each failure in a row doubles the score, up to this many.
 const DOUBLINGS_LIMIT: u32 = 16;
@@ -32,11 +33,19 @@ struct ResponseTime(Dice);
 
 impl Strategy for ResponseTime {
     fn pick(&self, candidates: &Candidates<'_>) -> usize {
-        score::lowest(&scores(candidates), BAND, &self.0)
+        let mut loads = score::loads(candidates);
+        let scores = scores(candidates, &loads);
+        let limit = score::least(&scores) * (1.0 + BAND);
+        for (load, score) in loads.iter_mut().zip(scores) {
+            if score > limit {
+                *load = f64::INFINITY;
+            }
+        }
+        score::lowest(&loads, &self.0)
     }
 }
 
-fn scores(candidates: &Candidates<'_>) -> Scores {
+fn scores(candidates: &Candidates<'_>, loads: &Scores) -> Scores {
     let now = candidates.now;
     let readings: SmallVec<[_; 64]> = candidates.iter().map(|backend| backend.ttfb(now)).collect();
     let median = median(
@@ -49,7 +58,8 @@ fn scores(candidates: &Candidates<'_>) -> Scores {
     candidates
         .iter()
         .zip(readings)
-        .map(|(backend, reading)| {
+        .zip(loads)
+        .map(|((backend, reading), load)| {
             let expected = match (reading, median) {
                 // The speed fades, not the time: a node once very slow is tried again in minutes, not in hours.
                 (Some(reading), Some(median)) => {
@@ -61,7 +71,7 @@ fn scores(candidates: &Candidates<'_>) -> Scores {
                 (None, Some(median)) => median,
                 (_, None) => 1.0,
             };
-            expected * score::load(backend) * penalty(backend, now)
+            expected * load * penalty(backend, now)
         })
         .collect()
 }
@@ -84,3 +94,6 @@ fn penalty(backend: &Backend, now: Instant) -> f64 {
     let faded = (-backend.failed_ago(now).as_secs_f64() / FORGIVE.as_secs_f64()).exp();
     1.0 + f64::from(1u32 << errors) * faded
 }
+
+#[cfg(test)]
+mod tests;

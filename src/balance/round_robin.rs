@@ -240,3 +240,6 @@ impl Best {
 fn interval_of(weight: f64) -> f64 {
     weight.recip().min(f64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,15 +18,18 @@ pub(super) fn loads(candidates: &Candidates<'_>) -> Scores {
     candidates.iter().map(load).collect()
 }
 
-/// The position of a lowest score. Those that exceed it by no more than the share `band` count as equal to it, and
-/// chance decides among them.
-pub(super) fn lowest(scores: &[f64], band: f64, dice: &Dice) -> usize {
-    let least = scores.iter().copied().fold(f64::INFINITY, f64::min);
-    let limit = least * (1.0 + band);
+/// The lowest of the scores.
+pub(super) fn least(scores: &[f64]) -> f64 {
+    scores.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// The position of a lowest score; chance decides among equals.
+pub(super) fn lowest(scores: &[f64], dice: &Dice) -> usize {
+    let least = least(scores);
     let mut equals = scores
         .iter()
         .enumerate()
-        .filter(|(_, score)| **score <= limit);
+        .filter(|(_, score)| **score <= least);
     let chosen = match equals.clone().count() {
         0 | 1 => equals.next(),
         several => equals.nth(dice.below(several)),

@@ -72,14 +72,17 @@ impl Pool {
             let fits = |backend: &&Arc<Backend>| {
                 backend.admits(admit, now) && !tried.contains(&backend.id())
             };
+            // Room for all at once: growing step by step costs more than the filter.
+            let mut eligible =
+                Eligible::with_capacity(holders.map_or(self.backends.len(), <[_]>::len));
             match holders {
-                Some(holders) => holders
-                    .iter()
-                    .filter_map(|at| self.backends.get(*at))
-                    .filter(fits)
-                    .collect(),
-                None => self.backends.iter().filter(fits).collect(),
+                Some(holders) => {
+                    let holders = holders.iter().filter_map(|at| self.backends.get(*at));
+                    eligible.extend(holders.filter(fits));
+                }
+                None => eligible.extend(self.backends.iter().filter(fits)),
             }
+            eligible
         };
         let healthy = collect(Admit::Healthy);
         if healthy.is_empty() {
