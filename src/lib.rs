@@ -14,6 +14,7 @@ mod header;
 pub mod health;
 mod link;
 mod log;
+pub mod mock;
 pub mod pool;
 mod probe;
 mod proxy;

@@ -68,19 +68,35 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         Ok(gateway) => gateway,
         Err(error) => return Err(anyhow!(explain(&error).await)),
     };
-    let address = *gateway.addresses().first().context("the proxy listens nowhere")?;
-    println!("llamero listens on http://{address} in front of {} simulated nodes:\n", nodes.len());
+    let address = *gateway
+        .addresses()
+        .first()
+        .context("the proxy listens nowhere")?;
+    println!(
+        "llamero listens on http://{address} in front of {} simulated nodes:\n",
+        nodes.len()
+    );
     for (name, node, profile) in &nodes {
-        let models: Vec<_> = profile.models.iter().map(|model| model.name.as_str()).collect();
+        let models: Vec<_> = profile
+            .models
+            .iter()
+            .map(|model| model.name.as_str())
+            .collect();
         let speed = profile.decode_tokens_per_second;
-        println!("  {name:<12} {:<24} {speed:>4.0} tokens/s   {}", node.url(), models.join(", "));
+        println!(
+            "  {name:<12} {:<24} {speed:>4.0} tokens/s   {}",
+            node.url(),
+            models.join(", ")
+        );
     }
     tokio::select! {
         outcome = show(address, &nodes) => outcome?,
         () = stop.asked() => return Ok(ExitCode::SUCCESS),
     }
     println!("\nTry it yourself, while this runs:\n");
-    println!("  curl http://{address}/api/chat -d '{{\"model\":\"llama3.2\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'");
+    println!(
+        "  curl http://{address}/api/chat -d '{{\"model\":\"llama3.2\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'"
+    );
     println!("  OLLAMA_HOST={address} ollama run llama3.2");
     println!("  curl http://{}/api/v1/status", gateway.admin_address());
     println!("\nCtrl-C ends it.");
@@ -94,9 +110,17 @@ async fn start_nodes(count: u16) -> anyhow::Result<Vec<(String, Node, Profile)>>
     let mut nodes = Vec::new();
     for (at, (name, profile)) in (0..count).zip(fleet.iter().cycle()) {
         let round = usize::from(at) / fleet.len();
-        let name = if round == 0 { name.clone() } else { format!("{name}-{}", round + 1) };
+        let name = if round == 0 {
+            name.clone()
+        } else {
+            format!("{name}-{}", round + 1)
+        };
         let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        nodes.push((name, Node::start(anywhere, profile.clone()).await?, profile.clone()));
+        nodes.push((
+            name,
+            Node::start(anywhere, profile.clone()).await?,
+            profile.clone(),
+        ));
     }
     Ok(nodes)
 }
@@ -110,7 +134,11 @@ fn config_for(args: &DemoArgs, nodes: &[(String, Node, Profile)]) -> String {
         quoted(&args.admin)
     );
     for (name, node, _) in nodes {
-        text += &format!("[[backend]]\nname = {}\nurl = {}\n", quoted(name), quoted(&node.url()));
+        text += &format!(
+            "[[backend]]\nname = {}\nurl = {}\n",
+            quoted(name),
+            quoted(&node.url())
+        );
     }
     text
 }
@@ -123,7 +151,14 @@ fn toml_string(text: &str) -> String {
 /// Asks all questions at once and prints each answer as it comes, then who gave how many.
 async fn show(address: SocketAddr, nodes: &[(String, Node, Profile)]) -> anyhow::Result<()> {
     let origin = Origin::parse(&address.to_string())?;
-    let held = |name: &str| nodes.iter().any(|(_, _, profile)| profile.models.iter().any(|model| model.name.starts_with(name)));
+    let held = |name: &str| {
+        nodes.iter().any(|(_, _, profile)| {
+            profile
+                .models
+                .iter()
+                .any(|model| model.name.starts_with(name))
+        })
+    };
     let questions: Vec<_> = QUESTIONS.iter().filter(|(model, _)| held(model)).collect();
     println!("\n{} questions at once:\n", questions.len());
     let mut asking = JoinSet::new();
@@ -154,13 +189,29 @@ async fn ask(origin: &Origin, model: &str, question: &str) -> anyhow::Result<(St
     let mut request = Request::new(RequestBody::Kept(body.to_string().into()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from_static("/api/chat");
-    request.headers_mut().insert(http::header::HOST, origin.authority().clone());
-    let answer = link.send(request).await.map_err(|failed| anyhow!(describe(&failed.error)))?;
-    let backend = answer.headers().get(crate::header::BACKEND).and_then(|name| name.to_str().ok()).unwrap_or("?").to_owned();
+    request
+        .headers_mut()
+        .insert(http::header::HOST, origin.authority().clone());
+    let answer = link
+        .send(request)
+        .await
+        .map_err(|failed| anyhow!(describe(&failed.error)))?;
+    let backend = answer
+        .headers()
+        .get(crate::header::BACKEND)
+        .and_then(|name| name.to_str().ok())
+        .unwrap_or("?")
+        .to_owned();
     let (text, _) = read_up_to(&mut answer.into_body(), &mut link, ANSWER_BYTES).await?;
     let text: serde_json::Value = serde_json::from_slice(&text)?;
-    let content = text.pointer("/message/content").and_then(|content| content.as_str()).unwrap_or_default();
+    let content = text
+        .pointer("/message/content")
+        .and_then(|content| content.as_str())
+        .unwrap_or_default();
     let short: String = content.chars().take(48).collect();
     let seconds = started.elapsed().as_secs_f64();
-    Ok((format!("  {seconds:5.1} s  {model:<11} {backend:<12} {question:<32} {short}…"), backend))
+    Ok((
+        format!("  {seconds:5.1} s  {model:<11} {backend:<12} {question:<32} {short}…"),
+        backend,
+    ))
 }

@@ -1,8 +1,8 @@
 //! The command line: one file per command.
 
 mod check;
-//mod demo;
-//mod mock;
+mod demo;
+mod mock;
 mod serve;
 
 use clap::{Parser, Subcommand};
@@ -39,9 +39,9 @@ enum Command {
     /// Run the proxy (what happens without a command)
     Serve(serve::ServeArgs),
     /// Run the proxy in front of simulated nodes: no GPU, no Ollama, no configuration needed
-    //Demo(demo::DemoArgs),
+    Demo(demo::DemoArgs),
     /// Run simulated Ollama nodes alone
-    //Mock(mock::MockArgs),
+    Mock(mock::MockArgs),
     /// Read the configuration and say what it means, or all that is wrong with it
     Check(check::CheckArgs),
 }
@@ -67,8 +67,8 @@ impl Cli {
         runtime.block_on(async {
             match command {
                 Command::Serve(args) => serve::run(args).await,
-                //                Command::Demo(args) => demo::run(args).await,
-                //                Command::Mock(args) => mock::run(args).await.map(|()| ExitCode::SUCCESS),
+                Command::Demo(args) => demo::run(args).await,
+                Command::Mock(args) => mock::run(args).await.map(|()| ExitCode::SUCCESS),
                 Command::Check(args) => Ok(check::run(args)),
             }
         })

@@ -1,0 +1,1 @@
+//! A node asked over real sockets.
