@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod client;
 pub mod gateway;
+pub mod process;
 
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};

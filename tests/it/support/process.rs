@@ -1,0 +1,143 @@
+//! The program itself, as users run it.
+
+use super::soon;
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+/// A running `llamero`, killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    news: watch::Receiver<usize>,
+}
+
+/// The program with arguments, as a command that can be adjusted; nothing of the test's environment leaks in.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_llamero"));
+    command
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command.current_dir(std::env::temp_dir());
+    command
+}
+
+impl Process {
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = command(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (said, news) = watch::channel(0);
+        collect(
+            child.stdout.take().unwrap(),
+            Arc::clone(&lines),
+            said.clone(),
+        );
+        collect(child.stderr.take().unwrap(), Arc::clone(&lines), said);
+        Self { child, lines, news }
+    }
+
+    /// A proxy on free ports that logs JSON, and where it listens.
+    pub async fn serve(arguments: &[&str]) -> (Self, SocketAddr) {
+        let fixed = [
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--log-format",
+            "json",
+        ];
+        let mut process = Self::start(&[&fixed, arguments].concat());
+        let line = process.line_with("listening for clients").await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        (process, line["address"].as_str().unwrap().parse().unwrap())
+    }
+
+    /// A simulated node, and where it listens; port 0 for any.
+    pub async fn mock(port: u16, arguments: &[&str]) -> (Self, SocketAddr) {
+        let port = port.to_string();
+        let mut process = Self::start(&[&["mock", "--port", &port], arguments].concat());
+        let line = process.line_with("http://").await;
+        let address = line
+            .trim_start_matches("http://")
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        (process, address)
+    }
+
+    /// Waits for a line with this text.
+    pub async fn line_with(&mut self, text: &str) -> String {
+        loop {
+            if let Some(line) = self
+                .lines
+                .lock()
+                .unwrap()
+                .iter()
+                .find(|line| line.contains(text))
+            {
+                return line.clone();
+            }
+            let more = soon(text, self.news.changed()).await;
+            assert!(
+                more.is_ok(),
+                "it ended without saying {text:?}, but {:?}",
+                self.lines.lock().unwrap()
+            );
+        }
+    }
+
+    pub fn lines_with(&self, text: &str) -> usize {
+        self.lines
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|line| line.contains(text))
+            .count()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let id = self.child.id().expect("it runs").to_string();
+        assert!(
+            std::process::Command::new("kill")
+                .args([name, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    /// Waits for its end and returns the exit code.
+    pub async fn ended(&mut self) -> Option<i32> {
+        soon("the process ends", self.child.wait())
+            .await
+            .unwrap()
+            .code()
+    }
+}
+
+fn collect(
+    from: impl AsyncRead + Unpin + Send + 'static,
+    lines: Arc<Mutex<Vec<String>>>,
+    said: watch::Sender<usize>,
+) {
+    tokio::spawn(async move {
+        let mut reader = BufReader::new(from).lines();
+        while let Ok(Some(line)) = reader.next_line().await {
+            lines.lock().unwrap().push(line);
+            said.send_modify(|count| *count += 1);
+        }
+    });
+}
