@@ -17,7 +17,8 @@ impl Dice {
     /// A number below `n`, each as likely as the others; 0 if `n` is 0.
     pub fn below(&self, n: usize) -> usize {
         // The high half of the product; its bias is n in 2^64.
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
+        let high = (u128::from(self.next()) * n as u128) >> 64;
+        usize::try_from(high).unwrap_or_default() // below n, so it fits
     }
 
     /// A number from 0 to just under 1.

@@ -9,7 +9,6 @@
 
 use super::{Candidates, Entry, Strategy};
 use crate::pool::Backend;
-use std::cmp::Ordering;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -27,9 +26,17 @@ struct IpHash;
 impl Strategy for IpHash {
     fn pick(&self, candidates: &Candidates<'_>) -> usize {
         let client = candidates.demand.client_key();
-        let draws = candidates.iter().map(|backend| Draw::of(client, backend));
-        let best = draws.enumerate().max_by(|(_, a), (_, b)| a.against(b));
-        best.map_or(0, |(at, _)| at)
+        let mut draws = candidates.iter().map(|backend| Draw::of(client, backend));
+        let Some(mut best) = draws.next() else {
+            return 0;
+        };
+        let mut best_at = 0;
+        for (at, draw) in (1..).zip(draws) {
+            if draw.beats(&mut best) {
+                (best, best_at) = (draw, at);
+            }
+        }
+        best_at
     }
 }
 
@@ -37,26 +44,46 @@ impl Strategy for IpHash {
 struct Draw<'a> {
     hash: u64,
     backend: &'a Backend,
+    /// See [`Draw::time`].
+    time: Option<f64>,
 }
 
 impl<'a> Draw<'a> {
     fn of(client: u64, backend: &'a Backend) -> Self {
         let both = u128::from(client) << 64 | u128::from(backend.name_hash());
-        let hash = xxh3_64_with_seed(&both.to_be_bytes(), SEED);
-        Self { hash, backend }
+        Self {
+            hash: xxh3_64_with_seed(&both.to_be_bytes(), SEED),
+            backend,
+            time: None,
+        }
     }
 
-    /// Greater is better. With equal weights the hashes decide as they are; else the waiting time of a Poisson process
-    /// of rate `weight`, of which the shortest belongs to each backend with a chance proportional to its weight.
-    fn against(&self, other: &Self) -> Ordering {
-        let (weight, others) = (self.backend.weight(), other.backend.weight());
-        let order = if weight.to_bits() == others.to_bits() {
-            self.hash.cmp(&other.hash)
+    /// With equal weights the hashes decide as they are, else the times.
+    fn beats(&self, best: &mut Self) -> bool {
+        let weight = self.backend.weight();
+        let order = if weight.to_bits() == best.backend.weight().to_bits() {
+            self.hash.cmp(&best.hash)
         } else {
-            (minus_ln(other.hash) / others).total_cmp(&(minus_ln(self.hash) / weight))
+            let time = best.time();
+            // -ln(u) is at least 1 - u, which is enough to rule most of them out.
+            if !self.hash as f64 / 2f64.powi(64) / weight > time {
+                return false;
+            }
+            time.total_cmp(&(minus_ln(self.hash) / weight))
         };
         // Two equal hashes are as good as impossible, but then too the order of the configuration must not matter.
-        order.then_with(|| other.backend.name().cmp(self.backend.name()))
+        order
+            .then_with(|| best.backend.name().cmp(self.backend.name()))
+            .is_gt()
+    }
+
+    /// The time until the first event of a Poisson process of rate `weight`: a backend's is the shortest of all with a
+    /// chance proportional to its weight.
+    fn time(&mut self) -> f64 {
+        let weight = self.backend.weight();
+        *self
+            .time
+            .get_or_insert_with(|| minus_ln(self.hash) / weight)
     }
 }
 

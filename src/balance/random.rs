@@ -1,6 +1,7 @@
 //! Chance alone.
 
 use super::{Candidates, Dice, Entry, Strategy};
+use crate::pool::Backend;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "random",
@@ -13,7 +14,7 @@ struct Random(Dice);
 
 impl Strategy for Random {
     fn pick(&self, candidates: &Candidates<'_>) -> usize {
-        let total: f64 = candidates.iter().map(|backend| backend.weight()).sum();
+        let total: f64 = candidates.iter().map(Backend::weight).sum();
         let mut left = self.0.unit() * total;
         let chosen = candidates.iter().position(|backend| {
             left -= backend.weight();

@@ -57,10 +57,10 @@ fn scores(candidates: &Candidates<'_>, loads: &Scores) -> Scores {
     );
     candidates
         .iter()
-        .zip(readings)
+        .zip(&readings)
         .zip(loads)
         .map(|((backend, reading), load)| {
-            let expected = match (reading, median) {
+            let expected = match (*reading, median) {
                 // The speed fades, not the time: a node once very slow is tried again in minutes, not in hours.
                 (Some(reading), Some(median)) => {
                     let trust = reading.trust();
@@ -76,7 +76,7 @@ fn scores(candidates: &Candidates<'_>, loads: &Scores) -> Scores {
         .collect()
 }
 
-/// Added by a probe that is under way; more than any load or penalty makes of a backend that is known.
+/// The factor of a probe that is under way: more than load and penalties make of a backend that is known.
 const UNKNOWN: f64 = 1e12;
 
 /// The lower one of the two in the middle if their number is even: of two nodes the faster one is the measure.

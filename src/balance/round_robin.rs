@@ -104,16 +104,15 @@ impl Turn {
     /// A turn that stands somewhere in a round, as if it had gone on before, so that proxies that start together do not
     /// go along the same backends together.
     fn begin(candidates: &Candidates<'_>, dice: &Dice, last_pick: u64) -> Self {
-        let interval = |weight: f64| interval_of(weight);
         let longest = candidates
             .iter()
-            .map(|backend| interval(backend.weight()))
+            .map(|backend| interval_of(backend.weight()))
             .fold(0.0, f64::max);
         let passed = dice.unit() * longest;
         let mut order: Vec<_> = candidates
             .iter()
             .map(|backend| {
-                let interval = interval(backend.weight());
+                let interval = interval_of(backend.weight());
                 (backend.id(), interval, passed % interval)
             })
             .collect();

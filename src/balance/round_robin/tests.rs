@@ -13,8 +13,8 @@ fn strategy(seed: u64) -> RoundRobin {
     }
 }
 
-fn model(name: &str) -> Option<ModelKey> {
-    Some(ModelKey::parse(name).unwrap())
+fn model(name: &str) -> ModelKey {
+    ModelKey::parse(name).unwrap()
 }
 
 #[track_caller]
@@ -36,7 +36,7 @@ fn nine_hundred_requests_over_three_equal_nodes() {
 #[test]
 fn each_model_has_its_own_turn() {
     let (mut fleet, strategy) = (Fleet::of(&[1.0; 3]), strategy(1));
-    let models = [model("llama3.2"), model("qwen3"), None];
+    let models = [Some(model("llama3.2")), Some(model("qwen3")), None];
     let mut picks = [vec![], vec![], vec![]];
     for step in 0..2_700 {
         // In pairs, so that a common turn would give one model two of three nodes alone.
@@ -146,7 +146,9 @@ fn what_is_gone_is_forgotten() {
         fleet.backends[0] = node(&format!("reload{reload}"), 1.0, fleet.now);
         fleet.shares(&strategy, 100);
     }
-    fleet.shares(&strategy, 2 * FORGET_AFTER as usize);
+    for _ in 0..2 * FORGET_AFTER {
+        fleet.pick(&strategy);
+    }
     let turns = strategy.turns.lock().unwrap();
     assert_eq!(turns.by_model[&None].places.len(), 3);
 }
@@ -155,16 +157,16 @@ fn what_is_gone_is_forgotten() {
 fn models_beyond_the_limit_replace_the_least_used() {
     let (mut fleet, strategy) = (Fleet::of(&[1.0; 2]), strategy(6));
     for number in 0..3 * MODELS_LIMIT {
-        fleet.demand.model = model(&format!("m{number}"));
+        fleet.demand.model = Some(model(&format!("m{number}")));
         fleet.pick(&strategy);
-        fleet.demand.model = model("busy");
+        fleet.demand.model = Some(model("busy"));
         let before = fleet.pick(&strategy);
         assert_ne!(fleet.pick(&strategy), before);
     }
     let turns = strategy.turns.lock().unwrap();
     assert_eq!(turns.by_model.len(), MODELS_LIMIT);
     assert_eq!(
-        turns.by_model[&model("busy")].count,
+        turns.by_model[&Some(model("busy"))].count,
         2 + 6 * MODELS_LIMIT as u64
     );
 }
