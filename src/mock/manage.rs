@@ -83,8 +83,8 @@ fn required(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn nothing() -> Answer {
-    Ok(Response::new(Outgoing::whole("")))
+fn nothing() -> Response<Outgoing> {
+    Response::new(Outgoing::whole(""))
 }
 
 /// `DELETE /api/delete`.
@@ -92,7 +92,7 @@ pub(super) fn delete(exchange: &Exchange) -> Answer {
     required(exchange.model_name())?;
     let entry = exchange.model()?;
     exchange.shared.library.delete(&entry);
-    nothing()
+    Ok(nothing())
 }
 
 /// `/api/copy`.
@@ -104,7 +104,7 @@ pub(super) fn copy(exchange: &Exchange) -> Answer {
         Refusal::new(StatusCode::NOT_FOUND, format!("model {source:?} not found"))
     })?;
     if exchange.shared.library.copy(&entry, destination) {
-        nothing()
+        Ok(nothing())
     } else {
         Err(full())
     }
@@ -234,7 +234,7 @@ pub(super) async fn blob(shared: &Shared, digest: &str, upload: Option<Incoming>
     if !is_digest(digest) {
         return Err(Refusal::bad("invalid digest format"));
     }
-    let mut response = Response::new(Outgoing::whole(""));
+    let mut response = nothing();
     let known = shared.library.blob(digest).is_some();
     match upload {
         None if !known => {

@@ -242,7 +242,7 @@ async fn load_or_unload(exchange: Exchange, entry: Entry, route: Route) -> Answe
 /// Vectors made, and what they took.
 #[derive(Debug)]
 pub(super) struct Vectors {
-    pub(super) vectors: Vec<Vec<f32>>,
+    pub(super) list: Vec<Vec<f32>>,
     pub(super) tokens: usize,
     total: Duration,
     load: Duration,
@@ -269,7 +269,7 @@ pub(super) async fn vectors(exchange: &Exchange, inputs: &[&str]) -> Result<Vect
         .await?;
     let load = began.elapsed();
     let mut made = Vectors {
-        vectors: Vec::with_capacity(inputs.len()),
+        list: Vec::with_capacity(inputs.len()),
         tokens: 0,
         total: Duration::ZERO,
         load,
@@ -279,7 +279,7 @@ pub(super) async fn vectors(exchange: &Exchange, inputs: &[&str]) -> Result<Vect
         let tokens = generation::tokens(input);
         sleep(profile.time_for(tokens as f64, profile.prefill_tokens_per_second)).await;
         made.tokens += tokens;
-        made.vectors
+        made.list
             .push(embedding::vector(&entry.digest, input, dimensions));
     }
     made.total = began.elapsed();
@@ -306,7 +306,7 @@ pub(super) fn inputs(input: &Value) -> Result<Vec<&str>, Refusal> {
 pub(super) async fn embed(exchange: Exchange) -> Answer {
     let inputs = inputs(&exchange.json["input"])?;
     let made = vectors(&exchange, &inputs).await?;
-    let mut body = json!({"model": exchange.model_name(), "embeddings": made.vectors});
+    let mut body = json!({"model": exchange.model_name(), "embeddings": made.list});
     if !inputs.is_empty() {
         body["total_duration"] = json!(nanos(made.total));
         body["load_duration"] = json!(nanos(made.load));
@@ -319,5 +319,5 @@ pub(super) async fn embed(exchange: Exchange) -> Answer {
 pub(super) async fn embeddings(exchange: Exchange) -> Answer {
     let inputs = inputs(&exchange.json["prompt"])?;
     let mut made = vectors(&exchange, &inputs).await?;
-    exchange.native(&json!({"embedding": made.vectors.pop().unwrap_or_default()}))
+    exchange.native(&json!({"embedding": made.list.pop().unwrap_or_default()}))
 }

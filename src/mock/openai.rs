@@ -240,7 +240,7 @@ pub(super) async fn embeddings(exchange: Exchange) -> Answer {
         }
     };
     let list: Vec<Value> = (0..)
-        .zip(made.vectors)
+        .zip(made.list)
         .map(|(index, vector): (u64, _)| json!({"object": "embedding", "embedding": encode(vector), "index": index}))
         .collect();
     let body = json!({

@@ -1,6 +1,6 @@
 //! From a request to the endpoint that answers it, past the faults that meet it.
 
-use super::door::Cut;
+use super::door::{Cut, How};
 use super::exchange::{Answer, Exchange, Shared, model_name};
 use super::fault::{Fault, Kind};
 use super::refusal::{BUSY, Refusal};
@@ -103,18 +103,13 @@ impl Endpoint {
                 | Self::Messages
         )
     }
+}
 
-    fn family(self) -> Family {
-        match self {
-            Self::Messages => Family::Anthropic,
-            Self::OpenAiChat
-            | Self::OpenAiCompletions
-            | Self::OpenAiEmbeddings
-            | Self::OpenAiModels
-            | Self::OpenAiModel
-            | Self::Responses => Family::OpenAi,
-            _ => Family::Native,
-        }
+fn family(path: &str) -> Family {
+    match path {
+        "/v1/messages" => Family::Anthropic,
+        path if path.starts_with("/v1/") => Family::OpenAi,
+        _ => Family::Native,
     }
 }
 
@@ -168,17 +163,18 @@ pub(super) async fn answer(
         let answer = manage::blob(&shared, segment, upload).await;
         return answer.unwrap_or_else(|refusal| refuse(&refusal, Family::Native));
     }
+    let family = family(&path);
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, BODY_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => {
             let refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string());
-            return refuse(&refusal, endpoint.family());
+            return refuse(&refusal, family);
         }
     };
     let needs_body = head.method == Method::POST || head.method == Method::DELETE;
     let json = if needs_body {
-        read(&body, endpoint.family())
+        read(&body, family)
     } else {
         Ok(Value::Null)
     };
@@ -200,7 +196,7 @@ pub(super) async fn answer(
         let exchange = Exchange {
             shared,
             cut,
-            family: endpoint.family(),
+            family,
             path: path.clone(),
             json: json?,
             fault,
@@ -209,7 +205,7 @@ pub(super) async fn answer(
     };
     let response = answer
         .await
-        .unwrap_or_else(|refusal| refuse(&refusal, endpoint.family()));
+        .unwrap_or_else(|refusal| refuse(&refusal, family));
     response.map(|body| body.watched(seen))
 }
 
@@ -243,7 +239,7 @@ async fn dispatch(endpoint: Endpoint, exchange: Exchange, segment: &str) -> Answ
     }
 }
 
-/// Has the faults happen that come before any byte of an answer; the others pass.
+/// Has the faults happen that come before any byte of an answer; the others pass, and need an answer with a body.
 async fn before_headers(fault: &Fault, cut: &Cut, model: &str) -> Result<(), Refusal> {
     let (status, text) = match fault.kind {
         Kind::HangBeforeHeaders => return pending().await,
@@ -251,16 +247,25 @@ async fn before_headers(fault: &Fault, cut: &Cut, model: &str) -> Result<(), Ref
         Kind::Busy503 => (503, BUSY),
         Kind::LoadFailure => (500, "llama-server process has terminated: signal: killed"),
         Kind::NotFound404 => (404, &*format!("model '{model}' not found")),
-        other => {
-            if let Some(how) = other.cut_before_headers() {
-                cut.pull(how);
-                return pending().await;
-            }
-            return Ok(());
-        }
+        Kind::ResetBeforeHeaders => return cut_off(cut, How::Reset).await,
+        Kind::FinBeforeHeaders => return cut_off(cut, How::Fin).await,
+        Kind::Garbage => return cut_off(cut, How::Garbage).await,
+        Kind::Refuse
+        | Kind::ResetMidStream
+        | Kind::FinMidStream
+        | Kind::StallMidStream
+        | Kind::SlowDrip
+        | Kind::CleanEndWithoutDone
+        | Kind::ErrorInStream => return Ok(()),
     };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     Err(Refusal::new(status, fault.text.as_deref().unwrap_or(text)))
+}
+
+/// Has the connection cut, and waits for that.
+async fn cut_off(cut: &Cut, how: How) -> Result<(), Refusal> {
+    cut.pull(how);
+    pending().await
 }
 
 /// The first JSON value of a body. As in Ollama, what follows it does not matter.

@@ -1,1 +1,7 @@
 //! A node asked over real sockets.
+
+mod client;
+mod faults;
+mod manage;
+mod queue;
+mod stream;
