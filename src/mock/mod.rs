@@ -11,9 +11,12 @@
 
 mod anthropic;
 mod base64;
+mod blob;
+mod control;
 mod door;
 mod duration;
 mod embedding;
+mod endpoint;
 mod exchange;
 mod fault;
 mod fleet;
@@ -23,6 +26,7 @@ mod manage;
 mod native;
 mod node;
 mod openai;
+mod openai_chunk;
 mod profile;
 mod refusal;
 mod responses;
@@ -33,6 +37,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 mod text;
+mod vectors;
 
 pub use fault::{Fault, Faults, Kind};
 pub use fleet::demo_fleet;

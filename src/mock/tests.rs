@@ -1,5 +1,6 @@
 //! A node asked over real sockets.
 
+mod answer;
 mod client;
 mod faults;
 mod manage;
