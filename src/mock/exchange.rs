@@ -94,6 +94,10 @@ impl Exchange {
     }
 
     /// An answer written while it is made.
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "endpoints end with any of the ways to answer"
+    )]
     pub(super) fn stream<F>(
         self,
         content_type: &'static str,
@@ -160,8 +164,10 @@ impl Exchange {
         let text = text.unwrap_or(BROKEN);
         match (self.family, self.path.as_str()) {
             (Family::Native, _) => Some(line(&serde_json::json!({"error": text}))),
-            (Family::OpenAi, "/v1/chat/completions") => Some(super::openai::empty_chat_chunk()),
-            (Family::OpenAi, "/v1/completions") => Some(super::openai::empty_text_chunk()),
+            (Family::OpenAi, "/v1/chat/completions") => {
+                Some(super::openai_chunk::empty_chat_chunk())
+            }
+            (Family::OpenAi, "/v1/completions") => Some(super::openai_chunk::empty_text_chunk()),
             (Family::OpenAi | Family::Responses | Family::Anthropic, _) => None,
         }
     }

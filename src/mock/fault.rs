@@ -1,6 +1,6 @@
 //! Faults that a node is told to have.
 
-use super::door::{Cut, Door, How};
+use super::door::{Cut, Door};
 use super::duration;
 use serde::{Deserialize, Deserializer};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -194,17 +194,5 @@ impl Faults {
             *count -= 1;
         }
         Some(met.fault.clone())
-    }
-}
-
-impl Kind {
-    /// How the connection is cut before an answer begins, for the kinds that do that.
-    pub(super) fn cut_before_headers(self) -> Option<How> {
-        match self {
-            Self::ResetBeforeHeaders => Some(How::Reset),
-            Self::FinBeforeHeaders => Some(How::Fin),
-            Self::Garbage => Some(How::Garbage),
-            _ => None,
-        }
     }
 }

@@ -1,14 +1,11 @@
 //! The models on a node: listed, shown, pulled, made, copied, deleted.
 
-use super::exchange::{Answer, Exchange, JSON, NDJSON, Shared, line};
-use super::library::{Entry, digest_of, is_digest};
+use super::exchange::{Answer, Exchange, JSON, NDJSON, line};
+use super::library::{Entry, digest_of};
 use super::profile::Model;
 use super::refusal::Refusal;
 use super::sink::Outgoing;
-use http::header::CONNECTION;
-use http::{HeaderValue, Response, StatusCode};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -83,8 +80,8 @@ fn required(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn nothing() -> Answer {
-    Ok(Response::new(Outgoing::whole("")))
+pub(super) fn nothing() -> Response<Outgoing> {
+    Response::new(Outgoing::whole(""))
 }
 
 /// `DELETE /api/delete`.
@@ -92,7 +89,7 @@ pub(super) fn delete(exchange: &Exchange) -> Answer {
     required(exchange.model_name())?;
     let entry = exchange.model()?;
     exchange.shared.library.delete(&entry);
-    nothing()
+    Ok(nothing())
 }
 
 /// `/api/copy`.
@@ -104,13 +101,13 @@ pub(super) fn copy(exchange: &Exchange) -> Answer {
         Refusal::new(StatusCode::NOT_FOUND, format!("model {source:?} not found"))
     })?;
     if exchange.shared.library.copy(&entry, destination) {
-        nothing()
+        Ok(nothing())
     } else {
         Err(full())
     }
 }
 
-fn full() -> Refusal {
+pub(super) fn full() -> Refusal {
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "no space left on device")
 }
 
@@ -227,38 +224,4 @@ async fn report(exchange: Exchange, progress: Progress, model: Model) -> Answer 
         let last = end().unwrap_or_else(|refusal| json!({"error": refusal.text}));
         sink.finish(line(&last)).await
     })
-}
-
-/// HEAD and POST `/api/blobs/{digest}`. A blob that is there already is answered without reading the body.
-pub(super) async fn blob(shared: &Shared, digest: &str, upload: Option<Incoming>) -> Answer {
-    if !is_digest(digest) {
-        return Err(Refusal::bad("invalid digest format"));
-    }
-    let mut response = Response::new(Outgoing::whole(""));
-    let known = shared.library.blob(digest).is_some();
-    match upload {
-        None if !known => {
-            let text = format!("blob {digest:?} not found");
-            return Err(Refusal::new(StatusCode::NOT_FOUND, text));
-        }
-        Some(mut body) if !known => {
-            let mut bytes = 0;
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|error| Refusal::bad(error.to_string()))?;
-                bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-            }
-            if !shared.library.add_blob(digest, bytes) {
-                return Err(full());
-            }
-            *response.status_mut() = StatusCode::CREATED;
-        }
-        // The body is dropped unread, and so the connection is closed after the answer.
-        Some(_) => {
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        None => {}
-    }
-    Ok(response)
 }

@@ -4,11 +4,19 @@
 //! prompts and writes tokens at set speeds, and stops at once when its client leaves. What it does not model: the prefix
 //! cache, reloads for changed options, several models sharing one card, and context limits.
 
+#![expect(
+    clippy::indexing_slicing,
+    reason = "JSON is read by key, which gives null where there is none, and written by key only into objects made here"
+)]
+
 mod anthropic;
 mod base64;
+mod blob;
+mod control;
 mod door;
 mod duration;
 mod embedding;
+mod endpoint;
 mod exchange;
 mod fault;
 mod fleet;
@@ -18,6 +26,7 @@ mod manage;
 mod native;
 mod node;
 mod openai;
+mod openai_chunk;
 mod profile;
 mod refusal;
 mod responses;
@@ -28,6 +37,7 @@ mod sink;
 #[cfg(test)]
 mod tests;
 mod text;
+mod vectors;
 
 pub use fault::{Fault, Faults, Kind};
 pub use fleet::demo_fleet;

@@ -1,9 +1,8 @@
-//! Ollama's own API: text and vectors.
+//! Ollama's own API: `/api/generate` and `/api/chat`.
 
 use super::duration::Keep;
-use super::embedding;
 use super::exchange::{Answer, Exchange, JSON_UTF8, NDJSON, conversation, tool_to_call};
-use super::generation::{self, Ask, Generation, Length, Part, Totals};
+use super::generation::{Ask, Generation, Length, Part, Totals};
 use super::library::Entry;
 use super::refusal::Refusal;
 use bytes::Bytes;
@@ -12,7 +11,6 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
 
 /// A record of a stream, its fields in Ollama's order.
 #[derive(Debug, Serialize)]
@@ -69,7 +67,7 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -237,87 +235,4 @@ async fn load_or_unload(exchange: Exchange, entry: Entry, route: Route) -> Answe
     line.done_reason = Some(reason);
     let body = line.text()?;
     exchange.whole(JSON_UTF8, body)
-}
-
-/// Vectors made, and what they took.
-#[derive(Debug)]
-pub(super) struct Vectors {
-    pub(super) vectors: Vec<Vec<f32>>,
-    pub(super) tokens: usize,
-    total: Duration,
-    load: Duration,
-}
-
-/// Makes one vector after the other, each in a slot of the model.
-pub(super) async fn vectors(exchange: &Exchange, inputs: &[&str]) -> Result<Vectors, Refusal> {
-    let name = exchange.model_name();
-    let entry = exchange.shared.library.find(name).ok_or_else(|| {
-        let text = format!("model {name:?} not found, try pulling it first");
-        Refusal::new(StatusCode::NOT_FOUND, text)
-    })?;
-    let dimensions = exchange.json["dimensions"].as_u64();
-    let dimensions = dimensions
-        .and_then(|n| usize::try_from(n).ok())
-        .filter(|n| *n > 0);
-    let dimensions = dimensions.unwrap_or(embedding::DIMENSIONS);
-    let profile = &exchange.shared.profile;
-    let began = Instant::now();
-    let lease = exchange
-        .shared
-        .runners
-        .join(&entry, exchange.keep_alive())
-        .await?;
-    let load = began.elapsed();
-    let mut made = Vectors {
-        vectors: Vec::with_capacity(inputs.len()),
-        tokens: 0,
-        total: Duration::ZERO,
-        load,
-    };
-    for input in inputs {
-        let _slot = lease.slot().await?;
-        let tokens = generation::tokens(input);
-        sleep(profile.time_for(tokens as f64, profile.prefill_tokens_per_second)).await;
-        made.tokens += tokens;
-        made.vectors
-            .push(embedding::vector(&entry.digest, input, dimensions));
-    }
-    made.total = began.elapsed();
-    Ok(made)
-}
-
-/// The texts of an `input`: one string, or a list of them.
-pub(super) fn inputs(input: &Value) -> Result<Vec<&str>, Refusal> {
-    match input {
-        Value::Null => Ok(Vec::new()),
-        Value::String(text) if text.is_empty() => Ok(Vec::new()),
-        Value::String(text) => Ok(vec![text]),
-        Value::Array(list) => {
-            let texts = list.iter().map(Value::as_str).collect::<Option<_>>();
-            texts.ok_or_else(|| Refusal::bad("invalid input type"))
-        }
-        Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
-            Err(Refusal::bad("invalid input type"))
-        }
-    }
-}
-
-/// `/api/embed`.
-pub(super) async fn embed(exchange: Exchange) -> Answer {
-    let inputs = inputs(&exchange.json["input"])?;
-    let made = vectors(&exchange, &inputs).await?;
-    let mut body = json!({"model": exchange.model_name(), "embeddings": made.vectors});
-    if !inputs.is_empty() {
-        body["total_duration"] = json!(nanos(made.total));
-        body["load_duration"] = json!(nanos(made.load));
-        body["prompt_eval_count"] = json!(made.tokens);
-    }
-    exchange.native(&body)
-}
-
-/// `/api/embeddings`, the older form for one text.
-pub(super) async fn embeddings(exchange: Exchange) -> Answer {
-    let inputs = inputs(&exchange.json["prompt"])?;
-    let mut made = vectors(&exchange, &inputs).await?;
-    exchange.native(&json!({"embedding": made.vectors.pop().unwrap_or_default()}))
 }

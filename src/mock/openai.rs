@@ -1,86 +1,20 @@
-//! The OpenAI family: chat and text completions, embeddings, models.
+//! The OpenAI family: chat and text completions, models.
 
-use super::base64;
 use super::exchange::{
-    Answer, EVENTS, Exchange, content_text, conversation, data, tool_to_call, unix_now,
+    Answer, EVENTS, Exchange, content_text, conversation, tool_to_call, unix_now,
 };
 use super::generation::{Ask, Generation, Part, Totals};
 use super::library::Entry;
-use super::native::{inputs, vectors};
+use super::openai_chunk::{Frame, usage};
 use super::refusal::Refusal;
-use bytes::Bytes;
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
-const FINGERPRINT: &str = "fp_ollama";
 const DONE: &str = "data: [DONE]\n\n";
-
-fn usage(totals: Totals) -> Value {
-    json!({
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.answer_tokens,
-        "total_tokens": totals.prompt_tokens + totals.answer_tokens,
-    })
-}
 
 /// Ollama numbers its answers by chance below 999, so ids repeat.
 fn id(kind: &str, prompt: &str) -> String {
     format!("{kind}-{}", xxh3_64(prompt.as_bytes()) % 999)
-}
-
-/// The common part of everything that is streamed.
-#[derive(Debug)]
-struct Frame {
-    id: String,
-    object: &'static str,
-    created: i64,
-    model: String,
-}
-
-impl Frame {
-    fn chunk(&self, choices: &Value) -> Value {
-        json!({
-            "id": self.id,
-            "object": self.object,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": FINGERPRINT,
-            "choices": choices,
-        })
-    }
-
-    fn delta(&self, delta: &Value, finish_reason: Option<&str>) -> Bytes {
-        data(&self.chunk(&json!([{"index": 0, "delta": delta, "finish_reason": finish_reason}])))
-    }
-
-    fn text(&self, text: &str, finish_reason: Option<&str>) -> Bytes {
-        data(&self.chunk(&json!([{"text": text, "index": 0, "finish_reason": finish_reason}])))
-    }
-
-    fn usage(&self, totals: Totals) -> Bytes {
-        let mut chunk = self.chunk(&json!([]));
-        chunk["usage"] = usage(totals);
-        data(&chunk)
-    }
-}
-
-fn empty(object: &'static str) -> Frame {
-    Frame {
-        id: "chatcmpl-0".to_owned(),
-        object,
-        created: unix_now(),
-        model: String::new(),
-    }
-}
-
-/// What Ollama makes of an error after the first chunk of a chat.
-pub(super) fn empty_chat_chunk() -> Bytes {
-    empty("chat.completion.chunk").delta(&json!({"role": "assistant", "content": ""}), None)
-}
-
-/// The same for a text completion.
-pub(super) fn empty_text_chunk() -> Bytes {
-    empty("text_completion").text("", None)
 }
 
 fn tool_calls(name: &str) -> Value {
@@ -211,44 +145,6 @@ pub(super) async fn completions(exchange: Exchange) -> Answer {
     let mut body =
         frame.chunk(&json!([{"text": whole.text, "index": 0, "finish_reason": reason(totals)}]));
     body["usage"] = usage(totals);
-    exchange.compatible(&body)
-}
-
-/// `/v1/embeddings`.
-pub(super) async fn embeddings(exchange: Exchange) -> Answer {
-    let inputs = inputs(&exchange.json["input"])?;
-    if inputs.is_empty() {
-        return Err(Refusal::bad("invalid input"));
-    }
-    let in_base64 = match exchange.json["encoding_format"].as_str() {
-        None | Some("" | "float") => false,
-        Some("base64") => true,
-        Some(other) => {
-            let text = format!(
-                "Invalid value for 'encoding_format' = {other}. Supported values: ['float', 'base64']."
-            );
-            return Err(Refusal::bad(text));
-        }
-    };
-    let made = vectors(&exchange, &inputs).await?;
-    let encode = |vector: Vec<f32>| {
-        if in_base64 {
-            let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
-            json!(base64::encode(&bytes))
-        } else {
-            json!(vector)
-        }
-    };
-    let list: Vec<Value> = (0..)
-        .zip(made.vectors)
-        .map(|(index, vector): (u64, _)| json!({"object": "embedding", "embedding": encode(vector), "index": index}))
-        .collect();
-    let body = json!({
-        "object": "list",
-        "data": list,
-        "model": exchange.model_name(),
-        "usage": {"prompt_tokens": made.tokens, "total_tokens": made.tokens},
-    });
     exchange.compatible(&body)
 }
 

@@ -1,136 +1,27 @@
 //! From a request to the endpoint that answers it, past the faults that meet it.
 
+use super::control::{before_headers, control};
 use super::door::Cut;
+use super::endpoint::{Endpoint, family, find};
 use super::exchange::{Answer, Exchange, Shared, model_name};
-use super::fault::{Fault, Kind};
-use super::refusal::{BUSY, Refusal};
+use super::refusal::Refusal;
 use super::seen::Record;
 use super::sink::Outgoing;
-use super::{anthropic, manage, native, openai, responses};
+use super::{anthropic, blob, manage, native, openai, responses, vectors};
 use crate::wire::Family;
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, LOCATION};
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use std::future::pending;
 use std::sync::Arc;
 
 /// Bytes of a JSON body.
-const BODY_BYTES: usize = 256 << 20;
+pub(super) const BODY_BYTES: usize = 256 << 20;
 
-const PLAIN: &str = "text/plain";
+pub(super) const PLAIN: &str = "text/plain";
 const PLAIN_UTF8: &str = "text/plain; charset=utf-8";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Endpoint {
-    Root,
-    Version,
-    Tags,
-    Ps,
-    Show,
-    Generate,
-    Chat,
-    Embed,
-    Embeddings,
-    Pull,
-    Create,
-    Copy,
-    Delete,
-    Blob,
-    OpenAiChat,
-    OpenAiCompletions,
-    OpenAiEmbeddings,
-    OpenAiModels,
-    OpenAiModel,
-    Responses,
-    Messages,
-    Fault,
-}
-
-const READ: &[Method] = &[Method::HEAD, Method::GET];
-const GET: &[Method] = &[Method::GET];
-const POST: &[Method] = &[Method::POST];
-const DELETE: &[Method] = &[Method::DELETE];
-
-/// Every route; a trailing `*` stands for one more segment.
-const ROUTES: &[(&str, &[Method], Endpoint)] = &[
-    ("/", READ, Endpoint::Root),
-    ("/api/version", READ, Endpoint::Version),
-    ("/api/tags", READ, Endpoint::Tags),
-    ("/api/ps", GET, Endpoint::Ps),
-    ("/api/show", POST, Endpoint::Show),
-    ("/api/generate", POST, Endpoint::Generate),
-    ("/api/chat", POST, Endpoint::Chat),
-    ("/api/embed", POST, Endpoint::Embed),
-    ("/api/embeddings", POST, Endpoint::Embeddings),
-    ("/api/pull", POST, Endpoint::Pull),
-    ("/api/create", POST, Endpoint::Create),
-    ("/api/copy", POST, Endpoint::Copy),
-    ("/api/delete", DELETE, Endpoint::Delete),
-    (
-        "/api/blobs/*",
-        &[Method::HEAD, Method::POST],
-        Endpoint::Blob,
-    ),
-    ("/v1/chat/completions", POST, Endpoint::OpenAiChat),
-    ("/v1/completions", POST, Endpoint::OpenAiCompletions),
-    ("/v1/embeddings", POST, Endpoint::OpenAiEmbeddings),
-    ("/v1/models", GET, Endpoint::OpenAiModels),
-    ("/v1/models/*", GET, Endpoint::OpenAiModel),
-    ("/v1/responses", POST, Endpoint::Responses),
-    ("/v1/messages", POST, Endpoint::Messages),
-    (
-        "/mock/fault",
-        &[Method::POST, Method::DELETE],
-        Endpoint::Fault,
-    ),
-];
-
-impl Endpoint {
-    fn is_inference(self) -> bool {
-        matches!(
-            self,
-            Self::Generate
-                | Self::Chat
-                | Self::Embed
-                | Self::Embeddings
-                | Self::OpenAiChat
-                | Self::OpenAiCompletions
-                | Self::OpenAiEmbeddings
-                | Self::Responses
-                | Self::Messages
-        )
-    }
-
-    fn family(self) -> Family {
-        match self {
-            Self::Messages => Family::Anthropic,
-            Self::OpenAiChat
-            | Self::OpenAiCompletions
-            | Self::OpenAiEmbeddings
-            | Self::OpenAiModels
-            | Self::OpenAiModel
-            | Self::Responses => Family::OpenAi,
-            _ => Family::Native,
-        }
-    }
-}
-
-/// The route of a path, and the segment that its star stands for.
-fn find(path: &str) -> Option<(&'static [Method], Endpoint, &str)> {
-    ROUTES.iter().find_map(|(pattern, methods, endpoint)| {
-        let segment = match pattern.strip_suffix('*') {
-            Some(prefix) => path
-                .strip_prefix(prefix)
-                .filter(|s| !s.is_empty() && !s.contains('/'))?,
-            None if path == *pattern => "",
-            None => return None,
-        };
-        Some((*methods, *endpoint, segment))
-    })
-}
 
 /// Answers a request. Dropping the future, or the body it makes, stops all work for it.
 pub(super) async fn answer(
@@ -165,20 +56,21 @@ pub(super) async fn answer(
             return refuse(&refusal, Family::Native);
         }
         let upload = (request.method() == Method::POST).then(|| request.into_body());
-        let answer = manage::blob(&shared, segment, upload).await;
+        let answer = blob::answer(&shared, segment, upload).await;
         return answer.unwrap_or_else(|refusal| refuse(&refusal, Family::Native));
     }
+    let family = family(&path);
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, BODY_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => {
             let refusal = Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string());
-            return refuse(&refusal, endpoint.family());
+            return refuse(&refusal, family);
         }
     };
     let needs_body = head.method == Method::POST || head.method == Method::DELETE;
     let json = if needs_body {
-        read(&body, endpoint.family())
+        read(&body, family)
     } else {
         Ok(Value::Null)
     };
@@ -200,7 +92,7 @@ pub(super) async fn answer(
         let exchange = Exchange {
             shared,
             cut,
-            family: endpoint.family(),
+            family,
             path: path.clone(),
             json: json?,
             fault,
@@ -209,7 +101,7 @@ pub(super) async fn answer(
     };
     let response = answer
         .await
-        .unwrap_or_else(|refusal| refuse(&refusal, endpoint.family()));
+        .unwrap_or_else(|refusal| refuse(&refusal, family));
     response.map(|body| body.watched(seen))
 }
 
@@ -225,15 +117,15 @@ async fn dispatch(endpoint: Endpoint, exchange: Exchange, segment: &str) -> Answ
         Endpoint::Show => manage::show(exchange),
         Endpoint::Generate => native::generate(exchange).await,
         Endpoint::Chat => native::chat(exchange).await,
-        Endpoint::Embed => native::embed(exchange).await,
-        Endpoint::Embeddings => native::embeddings(exchange).await,
+        Endpoint::Embed => vectors::embed(exchange).await,
+        Endpoint::Embeddings => vectors::embeddings(exchange).await,
         Endpoint::Pull => manage::pull(exchange).await,
         Endpoint::Create => manage::create(exchange).await,
         Endpoint::Copy => manage::copy(&exchange),
         Endpoint::Delete => manage::delete(&exchange),
         Endpoint::OpenAiChat => openai::chat(exchange).await,
         Endpoint::OpenAiCompletions => openai::completions(exchange).await,
-        Endpoint::OpenAiEmbeddings => openai::embeddings(exchange).await,
+        Endpoint::OpenAiEmbeddings => vectors::openai_embeddings(exchange).await,
         Endpoint::OpenAiModels => openai::models(exchange),
         Endpoint::OpenAiModel => openai::model(exchange, segment),
         Endpoint::Responses => responses::responses(exchange).await,
@@ -241,26 +133,6 @@ async fn dispatch(endpoint: Endpoint, exchange: Exchange, segment: &str) -> Answ
         // Both are answered before a body is read.
         Endpoint::Blob | Endpoint::Fault => Ok(not_found()),
     }
-}
-
-/// Has the faults happen that come before any byte of an answer; the others pass.
-async fn before_headers(fault: &Fault, cut: &Cut, model: &str) -> Result<(), Refusal> {
-    let (status, text) = match fault.kind {
-        Kind::HangBeforeHeaders => return pending().await,
-        Kind::Error500 => (500, "llama runner process no longer running"),
-        Kind::Busy503 => (503, BUSY),
-        Kind::LoadFailure => (500, "llama-server process has terminated: signal: killed"),
-        Kind::NotFound404 => (404, &*format!("model '{model}' not found")),
-        other => {
-            if let Some(how) = other.cut_before_headers() {
-                cut.pull(how);
-                return pending().await;
-            }
-            return Ok(());
-        }
-    };
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Err(Refusal::new(status, fault.text.as_deref().unwrap_or(text)))
 }
 
 /// The first JSON value of a body. As in Ollama, what follows it does not matter.
@@ -277,42 +149,6 @@ fn read(body: &Bytes, family: Family) -> Result<Value, Refusal> {
         None if family == Family::Native => Err(Refusal::bad("missing request body")),
         None => Err(Refusal::bad("EOF")),
     }
-}
-
-/// `/mock/fault`: POST adds a fault, DELETE clears all.
-async fn control(
-    shared: &Shared,
-    cut: &Arc<Cut>,
-    request: Request<Incoming>,
-) -> Response<Outgoing> {
-    if request.method() == Method::DELETE {
-        shared.faults.clear();
-        return plain(StatusCode::NO_CONTENT, PLAIN, "");
-    }
-    let body = match Limited::new(request.into_body(), BODY_BYTES)
-        .collect()
-        .await
-    {
-        Ok(body) => body.to_bytes(),
-        Err(error) => return refuse(&Refusal::bad(error.to_string()), Family::Native),
-    };
-    let fault: Fault = match serde_json::from_slice(&body) {
-        Ok(fault) => fault,
-        Err(error) => return refuse(&Refusal::bad(error.to_string()), Family::Native),
-    };
-    if fault.kind == Kind::Refuse && fault.lasting.is_none() {
-        let text = "refuse needs a duration in \"for\": nobody could clear it over HTTP";
-        return refuse(&Refusal::bad(text), Family::Native);
-    }
-    let refuses = fault.kind == Kind::Refuse;
-    shared.faults.set_from(fault, Some(cut));
-    let mut response = plain(StatusCode::NO_CONTENT, PLAIN, "");
-    if refuses {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }
 
 /// A path without a route: redirected if it is only a slash too long.
@@ -345,11 +181,15 @@ fn not_found() -> Response<Outgoing> {
     plain(StatusCode::NOT_FOUND, PLAIN, "404 page not found")
 }
 
-fn plain(status: StatusCode, content_type: &'static str, text: &'static str) -> Response<Outgoing> {
+pub(super) fn plain(
+    status: StatusCode,
+    content_type: &'static str,
+    text: &'static str,
+) -> Response<Outgoing> {
     respond(status, content_type, Bytes::from_static(text.as_bytes()))
 }
 
-fn refuse(refusal: &Refusal, family: Family) -> Response<Outgoing> {
+pub(super) fn refuse(refusal: &Refusal, family: Family) -> Response<Outgoing> {
     let (content_type, body) = refusal.body(family);
     respond(refusal.status, content_type, body.to_string().into())
 }

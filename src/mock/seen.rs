@@ -130,3 +130,44 @@ impl Drop for Seen {
         self.log.changed.send_replace(());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(bytes: usize) -> Record {
+        Record {
+            path: "/api/chat".to_owned(),
+            model: String::new(),
+            body: Bytes::from(vec![0; bytes]),
+            headers: HeaderMap::new(),
+            completed: false,
+            client_gone: None,
+        }
+    }
+
+    #[test]
+    fn the_oldest_records_go_first() {
+        let log = Arc::new(Log::new());
+        let cut = Arc::new(Cut::default());
+        let mut open: Vec<Seen> = (0..=RECORDS)
+            .map(|_| log.begin(record(1), Arc::clone(&cut)))
+            .collect();
+        assert_eq!(
+            (log.records().len(), log.in_flight()),
+            (RECORDS, RECORDS + 1)
+        );
+        open.remove(1).complete();
+        drop(open.remove(0));
+        let completed = log
+            .records()
+            .iter()
+            .filter(|record| record.completed)
+            .count();
+        assert!(log.records()[0].completed && completed == 1);
+        let _large = log.begin(record(BODY_BYTES), cut);
+        assert_eq!(log.records().len(), 1);
+        drop(open);
+        assert_eq!(log.in_flight(), 1);
+    }
+}

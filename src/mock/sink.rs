@@ -187,18 +187,31 @@ impl Sink {
     }
 
     async fn fail(&mut self) -> Result<(), Ended> {
-        match self.kind() {
-            Some(Kind::ResetMidStream) => self.fault.cut.pull(How::Reset),
-            Some(Kind::FinMidStream) => self.fault.cut.pull(How::Fin),
-            Some(Kind::StallMidStream) => {}
-            Some(Kind::CleanEndWithoutDone) => return Err(Ended),
-            Some(Kind::ErrorInStream) => {
+        let Some(fault) = &self.fault.fault else {
+            return Ok(());
+        };
+        match fault.kind {
+            Kind::ResetMidStream => self.fault.cut.pull(How::Reset),
+            Kind::FinMidStream => self.fault.cut.pull(How::Fin),
+            Kind::StallMidStream => {}
+            Kind::CleanEndWithoutDone => return Err(Ended),
+            Kind::ErrorInStream => {
                 if let Some(record) = self.fault.error_record.take() {
                     self.sender.send(record).await.map_err(|_| Ended)?;
                 }
                 return Err(Ended);
             }
-            _ => return Ok(()),
+            // These happen before the headers, or all the time.
+            Kind::Refuse
+            | Kind::HangBeforeHeaders
+            | Kind::Error500
+            | Kind::Busy503
+            | Kind::LoadFailure
+            | Kind::NotFound404
+            | Kind::ResetBeforeHeaders
+            | Kind::FinBeforeHeaders
+            | Kind::Garbage
+            | Kind::SlowDrip => return Ok(()),
         }
         pending().await
     }

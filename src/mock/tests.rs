@@ -1,1 +1,8 @@
 //! A node asked over real sockets.
+
+mod answer;
+mod client;
+mod faults;
+mod manage;
+mod queue;
+mod stream;
