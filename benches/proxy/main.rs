@@ -1,0 +1,188 @@
+//! What it costs to go through llamero, beside nginx and haproxy, in the kernel's own accounting of each proxy's processes.
+//!
+//! `cargo bench --bench proxy` takes some minutes and prints medians of five rounds; `cargo bench --bench proxy -- --quick`
+//! takes seconds and proves only that the comparison runs. nginx and haproxy take part where they are installed. Nodes and
+//! clients live in this process, so what they burn is never counted as a proxy's.
+
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+
+mod load;
+mod nodes;
+mod peers;
+
+use anyhow::{Context, Result};
+use nodes::Nodes;
+use peers::Peer;
+use std::time::Duration;
+
+/// Keep-alive connections of the closed loop.
+const CONNECTIONS: usize = 64;
+/// Streams open at one time.
+const STREAMS: usize = 200;
+
+/// How much is measured.
+struct Plan {
+    rounds: usize,
+    requests: u32,
+    streaming: Duration,
+    paced: Duration,
+}
+
+const FULL: Plan = Plan {
+    rounds: 5,
+    requests: 20_000,
+    streaming: Duration::from_secs(4),
+    paced: Duration::from_secs(3),
+};
+
+const QUICK: Plan = Plan {
+    rounds: 1,
+    requests: 2_000,
+    streaming: Duration::from_secs(1),
+    paced: Duration::from_secs(1),
+};
+
+/// One number per round, by what it says.
+#[derive(Default)]
+struct Readings {
+    request_us: Vec<f64>,
+    chunk_us: Vec<f64>,
+    stream_kib: Vec<f64>,
+    p50_us: Vec<f64>,
+    p99_us: Vec<f64>,
+}
+
+fn main() -> Result<()> {
+    let plan = if std::env::args().any(|arg| arg == "--quick") {
+        QUICK
+    } else {
+        FULL
+    };
+    tokio::runtime::Runtime::new()?.block_on(run(&plan))
+}
+
+async fn run(plan: &Plan) -> Result<()> {
+    let nodes = Nodes::start().await?;
+    let dir = tempfile::tempdir()?;
+    let mut peers = vec![Peer::direct(&nodes)];
+    peers.push(Peer::llamero(&nodes, dir.path()).await.context("llamero")?);
+    for (name, started) in [
+        ("nginx", Peer::nginx(&nodes, dir.path()).await),
+        ("haproxy", Peer::haproxy(&nodes, dir.path()).await),
+    ] {
+        match started {
+            Ok(Some(peer)) => peers.push(peer),
+            Ok(None) => println!("{name}: not installed"),
+            Err(error) => println!("{name}: left out: {error:#}"),
+        }
+    }
+
+    let mut readings: Vec<Readings> = peers.iter().map(|_| Readings::default()).collect();
+    for round in 1..=plan.rounds {
+        println!("round {round} of {}", plan.rounds);
+        for (peer, into) in peers.iter().zip(&mut readings) {
+            measure(peer, plan, into)
+                .await
+                .with_context(|| format!("{} in round {round}", peer.name))?;
+        }
+    }
+    print_table(&peers, &readings);
+    Ok(())
+}
+
+async fn measure(peer: &Peer, plan: &Plan, into: &mut Readings) -> Result<()> {
+    load::closed_loop(&peer.addresses, 4, 100).await?;
+
+    let rss = peer.rss_kib()?;
+    let mut streams = load::Streams::open(&peer.addresses, STREAMS).await?;
+    let (cpu, chunks) = (peer.cpu()?, streams.chunks());
+    tokio::time::sleep(plan.streaming).await;
+    let (chunk_cpu, chunks) = (peer.cpu()?.saturating_sub(cpu), streams.chunks() - chunks);
+    into.chunk_us.push(micros(chunk_cpu) / chunks as f64);
+    // Only a process that never had streams shows what they take: afterwards its allocator has the memory already.
+    if into.stream_kib.is_empty() {
+        let grown = peer.rss_kib()?.saturating_sub(rss);
+        into.stream_kib.push(grown as f64 / STREAMS as f64);
+    }
+    streams.still_running()?;
+    drop(streams);
+
+    let cpu = peer.cpu()?;
+    load::closed_loop(&peer.addresses, CONNECTIONS, plan.requests).await?;
+    let request_cpu = peer.cpu()?.saturating_sub(cpu);
+    into.request_us
+        .push(micros(request_cpu) / f64::from(plan.requests));
+
+    let mut latencies = load::paced(&peer.addresses, plan.paced).await?;
+    latencies.sort_unstable();
+    into.p50_us.push(percentile(&latencies, 50));
+    into.p99_us.push(percentile(&latencies, 99));
+    Ok(())
+}
+
+fn print_table(peers: &[Peer], readings: &[Readings]) {
+    let median_of = |pick: fn(&Readings) -> &Vec<f64>| -> Vec<f64> {
+        readings.iter().map(|r| median(pick(r))).collect()
+    };
+    let over_direct = |values: Vec<f64>| -> Vec<f64> {
+        let direct = values.first().copied().unwrap_or_default();
+        values.iter().map(|value| value - direct).collect()
+    };
+    let rows = [
+        ("CPU us per small request", median_of(|r| &r.request_us)),
+        ("CPU us per relayed chunk", median_of(|r| &r.chunk_us)),
+        ("RSS KiB per open stream", median_of(|r| &r.stream_kib)),
+        (
+            "added latency p50 us",
+            over_direct(median_of(|r| &r.p50_us)),
+        ),
+        (
+            "added latency p99 us",
+            over_direct(median_of(|r| &r.p99_us)),
+        ),
+    ];
+
+    // The first peer is no proxy, the second is llamero, the others are what it is measured against.
+    print!("\n{:26}", "");
+    peers.iter().skip(1).for_each(|p| print!("{:>10}", p.name));
+    peers
+        .iter()
+        .skip(2)
+        .for_each(|p| print!("{:>18}", format!("llamero/{}", p.name)));
+    println!();
+    for (label, values) in &rows {
+        print!("{label:26}");
+        values.iter().skip(1).for_each(|v| print!("{v:>10.1}"));
+        let own = values.get(1).copied().unwrap_or_default();
+        for other in values.iter().skip(2) {
+            if own > 0.0 && *other > 0.0 {
+                print!("{:>18.2}", own / other);
+            } else {
+                print!("{:>18}", "-");
+            }
+        }
+        println!();
+    }
+    if let Some(direct) = readings.first() {
+        println!(
+            "direct: p50 {:.0} us, p99 {:.0} us",
+            median(&direct.p50_us),
+            median(&direct.p99_us)
+        );
+    }
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+fn percentile(sorted: &[Duration], percent: usize) -> f64 {
+    let rank = sorted.len().saturating_sub(1) * percent / 100;
+    sorted.get(rank).copied().map_or(f64::NAN, micros)
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,200 @@
+//! What is compared: the nodes themselves, and each proxy as a child process in front of them.
+
+use crate::load;
+use crate::nodes::Nodes;
+use anyhow::{Context, Result, bail};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long a proxy may take until it answers.
+const START: Duration = Duration::from_secs(10);
+
+/// One way to the nodes.
+pub struct Peer {
+    /// What the table calls it.
+    pub name: &'static str,
+    /// Where clients connect, in turn.
+    pub addresses: Vec<SocketAddr>,
+    child: Option<Child>,
+}
+
+impl Peer {
+    /// No proxy at all.
+    pub fn direct(nodes: &Nodes) -> Self {
+        Self {
+            name: "direct",
+            addresses: nodes.addresses.clone(),
+            child: None,
+        }
+    }
+
+    /// llamero with nothing but its backends set.
+    pub async fn llamero(nodes: &Nodes, dir: &Path) -> Result<Self> {
+        let address = free_address()?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_llamero"));
+        command
+            .env_clear()
+            .args(["serve", "--log-format", "json"])
+            .args(["--listen", &address.to_string()])
+            .args(["--admin", &free_address()?.to_string()]);
+        for (index, node) in nodes.addresses.iter().enumerate() {
+            command.args(["--backend", &format!("node{index}={node}")]);
+        }
+        let started = Self::start("llamero", address, command, dir).await?;
+        started.context("the program was not built")
+    }
+
+    /// nginx with one worker per core; none if it is not installed.
+    pub async fn nginx(nodes: &Nodes, dir: &Path) -> Result<Option<Self>> {
+        let address = free_address()?;
+        let mut servers = String::new();
+        for node in &nodes.addresses {
+            writeln!(servers, "server {node};")?;
+        }
+        let config = format!(
+            "daemon off; worker_processes 2; pid nginx.pid; error_log nginx.error;
+            events {{ worker_connections 4096; }}
+            http {{
+                access_log nginx.access;
+                client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
+                keepalive_requests 1000000;
+                upstream nodes {{ {servers} keepalive 64; keepalive_requests 1000000; }}
+                server {{
+                    listen {address};
+                    location / {{
+                        proxy_pass http://nodes;
+                        proxy_http_version 1.1;
+                        proxy_set_header Connection '';
+                        proxy_buffering off;
+                    }}
+                }}
+            }}"
+        );
+        let file = dir.join("nginx.conf");
+        fs::write(&file, config)?;
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(dir).arg("-c").arg(file);
+        command.args(["-e", "nginx.error"]);
+        Self::start("nginx", address, command, dir).await
+    }
+
+    /// haproxy with one thread per core; none if it is not installed.
+    pub async fn haproxy(nodes: &Nodes, dir: &Path) -> Result<Option<Self>> {
+        let address = free_address()?;
+        let mut config = format!(
+            "global\n nbthread 2\n maxconn 4096\n log stdout format raw local0\n\
+             defaults\n mode http\n log global\n option httplog\n option http-no-delay\n http-reuse always\n\
+             \x20timeout connect 2s\n timeout client 300s\n timeout server 300s\n\
+             frontend clients\n bind {address}\n default_backend nodes\n\
+             backend nodes\n balance roundrobin\n"
+        );
+        for (index, node) in nodes.addresses.iter().enumerate() {
+            writeln!(config, " server node{index} {node}")?;
+        }
+        let file = dir.join("haproxy.cfg");
+        fs::write(&file, config)?;
+        let mut command = Command::new("haproxy");
+        command.arg("-db").arg("-f").arg(file);
+        Self::start("haproxy", address, command, dir).await
+    }
+
+    /// Starts a program, its output in a file, and waits until it proxies.
+    async fn start(
+        name: &'static str,
+        address: SocketAddr,
+        mut command: Command,
+        dir: &Path,
+    ) -> Result<Option<Self>> {
+        let path = dir.join(format!("{name}.out"));
+        let output = File::create(&path)?;
+        command.stdout(output.try_clone()?).stderr(output);
+        let child = match command.current_dir(dir).spawn() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            spawned => spawned?,
+        };
+        let mut peer = Self {
+            name,
+            addresses: vec![address],
+            child: Some(child),
+        };
+        let deadline = Instant::now() + START;
+        while let Err(error) = load::closed_loop(&peer.addresses, 1, 1).await {
+            let ended = peer.child.as_mut().map(Child::try_wait).transpose()?;
+            if ended.flatten().is_some() || Instant::now() > deadline {
+                bail!("{error:#}\n{}", fs::read_to_string(&path)?);
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(Some(peer))
+    }
+
+    /// Time on a core so far, of all threads of all its processes.
+    pub fn cpu(&self) -> Result<Duration> {
+        let mut nanos = 0;
+        for pid in self.processes()? {
+            for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+                // A thread can end between being listed and being read.
+                let line = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+                nanos += number(&line).unwrap_or_default();
+            }
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// Resident memory of all its processes, in KiB.
+    pub fn rss_kib(&self) -> Result<u64> {
+        let mut kib = 0;
+        for pid in self.processes()? {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            kib += line.and_then(number).context("no VmRSS")?;
+        }
+        Ok(kib)
+    }
+
+    fn processes(&self) -> Result<Vec<u32>> {
+        let Some(child) = &self.child else {
+            return Ok(Vec::new());
+        };
+        let pid = child.id();
+        let workers = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let workers = workers.split_whitespace().map(str::parse);
+        std::iter::once(Ok(pid))
+            .chain(workers)
+            .map(|pid| Ok(pid?))
+            .collect()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let workers = self.processes().is_ok_and(|all| all.len() > 1);
+        let Some(child) = &mut self.child else { return };
+        // A master that is told to stop ends its workers first; one that is killed leaves them running.
+        let pid = child.id().to_string();
+        let told = workers
+            && Command::new("kill")
+                .arg(pid)
+                .status()
+                .is_ok_and(|s| s.success());
+        if !told {
+            drop(child.kill());
+        }
+        drop(child.wait());
+    }
+}
+
+/// The first word of a text, as a number.
+fn number(text: &str) -> Option<u64> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// A port that was free a moment ago: nginx and haproxy cannot say which one they were given.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
