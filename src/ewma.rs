@@ -21,8 +21,8 @@ pub struct Ewma(AtomicU64);
 pub struct Reading {
     /// The average, in seconds; above zero.
     pub seconds: f64,
-    /// How long ago the last sample came.
-    pub idle: Duration,
+    /// How long ago the last sample came, in tenths of a second.
+    idle_tenths: u32,
 }
 
 impl Ewma {
@@ -32,7 +32,7 @@ impl Ewma {
         // Relaxed: the word carries all there is to know.
         let _ = self.0.fetch_update(Relaxed, Relaxed, |word| {
             let value = unpack(word, now).map_or(sample, |old| {
-                let gain = GAIN.max(1.0 - old.trust());
+                let gain = GAIN.max(1.0 - old.fade().recip());
                 old.seconds + gain * (sample - old.seconds)
             });
             Some(pack(value, now))
@@ -51,15 +51,15 @@ impl Ewma {
 }
 
 impl Reading {
-    /// How much the average is worth after the time without samples: from 1 down to 0, about 1/e after [`FADE`].
-    pub fn trust(&self) -> f64 {
-        // (1 + x/16)^-16 for e^-x: a little above it, and many times faster, since every choice comes here.
-        let x = self.idle.as_secs_f64() / FADE.as_secs_f64();
-        let mut power = 1.0 + x / 16.0;
+    /// How many times less the average is worth after the time without samples: 1 at first, about e after [`FADE`].
+    pub fn fade(&self) -> f64 {
+        // (1 + x/16)^16 for e^x: a little below it, and many times faster, since every choice comes here.
+        let x = f64::from(self.idle_tenths) * (0.1 / FADE.as_secs_f64());
+        let mut power = 1.0 + x * (1.0 / 16.0);
         for _ in 0..4 {
             power *= power;
         }
-        power.recip()
+        power
     }
 }
 
@@ -72,9 +72,11 @@ fn pack(seconds: f64, now: Duration) -> u64 {
 fn unpack(word: u64, now: Duration) -> Option<Reading> {
     let seconds = f64::from(f32::from_bits((word >> 32) as u32));
     let last = u32::try_from(word & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-    let idle = tenths(now).saturating_sub(last);
-    let idle = Duration::new(u64::from(idle / 10), idle % 10 * 100_000_000);
-    (seconds > 0.0).then_some(Reading { seconds, idle })
+    let idle_tenths = tenths(now).saturating_sub(last);
+    (seconds > 0.0).then_some(Reading {
+        seconds,
+        idle_tenths,
+    })
 }
 
 fn tenths(time: Duration) -> u32 {
@@ -98,9 +100,11 @@ mod tests {
         ewma.observe(Duration::from_secs(2), Duration::from_secs(11));
         let reading = ewma.read(Duration::from_secs(71)).unwrap();
         assert!((reading.seconds - 1.2).abs() < 1e-6, "{reading:?}");
-        assert_eq!(reading.idle, Duration::from_secs(60));
-        let trust = reading.trust();
-        assert!((0.6..0.63).contains(&trust), "{trust}");
+        let fade = reading.fade();
+        assert!(
+            (1.6..1.65).contains(&fade),
+            "after half the time, about the root of e: {fade}"
+        );
         ewma.observe(Duration::from_secs(2), Duration::from_secs(10_000));
         let reading = ewma.read(Duration::from_secs(10_000)).unwrap();
         assert!((reading.seconds - 2.0).abs() < 1e-3, "{reading:?}");

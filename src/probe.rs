@@ -30,7 +30,9 @@ const TAGS_BYTES: usize = 16 << 20;
 /// What is due for one backend, and what is under way.
 #[derive(Debug)]
 struct Agenda {
-    next_check: Instant,
+    last_check: Option<Instant>,
+    /// What the interval is multiplied by this time.
+    jitter: f64,
     next_tags: Instant,
     tags_allowed: Instant,
     checking: bool,
@@ -78,7 +80,8 @@ pub async fn run(state: Arc<ArcSwap<State>>, seed: u64, first_round: watch::Send
                             continue;
                         };
                         agenda.checking = false;
-                        agenda.next_check = now + jittered(backend.check_interval(), &mut random);
+                        agenda.last_check = Some(now);
+                        agenda.jitter = jitter(&mut random);
                         if came_up {
                             // It may have come back with other models.
                             agenda.next_tags = now;
@@ -89,7 +92,7 @@ pub async fn run(state: Arc<ArcSwap<State>>, seed: u64, first_round: watch::Send
                             continue;
                         };
                         agenda.listing = false;
-                        agenda.next_tags = now + jittered(current.settings.models_refresh, &mut random);
+                        agenda.next_tags = now + current.settings.models_refresh.mul_f64(jitter(&mut random));
                         match outcome {
                             Ok(inventory) => current.pool.learn(&backend, inventory),
                             Err(reason) => tracing::debug!(backend = backend.name(), reason, "cannot list models"),
@@ -107,7 +110,8 @@ pub async fn run(state: Arc<ArcSwap<State>>, seed: u64, first_round: watch::Send
 impl Agenda {
     fn due(now: Instant) -> Self {
         Self {
-            next_check: now,
+            last_check: None,
+            jitter: 1.0,
             next_tags: now,
             tags_allowed: now,
             checking: false,
@@ -122,7 +126,13 @@ fn ask_what_is_due(
     backend: &Arc<Backend>,
     now: Instant,
 ) {
-    if !agenda.checking && now >= agenda.next_check {
+    // Asked anew each time, since a backend that requests have just found to be down is asked sooner.
+    let interval = || backend.check_interval().mul_f64(agenda.jitter);
+    if !agenda.checking
+        && agenda
+            .last_check
+            .is_none_or(|last| now >= last + interval())
+    {
         agenda.checking = true;
         let backend = Arc::clone(backend);
         asking.spawn(async move {
@@ -174,6 +184,6 @@ async fn list(backend: &Backend) -> Result<Inventory, String> {
         .map_err(|error| format!("its list of models cannot be read: {error}"))
 }
 
-fn jittered(time: Duration, random: &mut fastrand::Rng) -> Duration {
-    time.mul_f64(1.0 + JITTER * (2.0 * random.f64() - 1.0))
+fn jitter(random: &mut fastrand::Rng) -> f64 {
+    1.0 + JITTER * (2.0 * random.f64() - 1.0)
 }

@@ -61,10 +61,11 @@ fn scores(candidates: &Candidates<'_>, loads: &Scores) -> Scores {
         .zip(loads)
         .map(|((backend, reading), load)| {
             let expected = match (*reading, median) {
-                // The speed fades, not the time: a node once very slow is tried again in minutes, not in hours.
+                // The speed fades, not the time: a node once very slow is tried again in minutes, not in hours. With
+                // trust 1/fade this is the reciprocal of trust/seconds + (1 - trust)/median, in one division.
                 (Some(reading), Some(median)) => {
-                    let trust = reading.trust();
-                    (trust / reading.seconds + (1.0 - trust) / median).recip()
+                    let (seconds, fade) = (reading.seconds, reading.fade());
+                    seconds * median * fade / (median + (fade - 1.0) * seconds)
                 }
                 // One request at a time finds out how fast it is; a second only if all candidates are so.
                 (None, Some(median)) if backend.in_flight() > 0 => median * UNKNOWN,

@@ -1,8 +1,8 @@
 //! Listens, serves connections, and stops without cutting what runs.
 
-mod socket;
+mod client_socket;
 
-use socket::Socket;
+use client_socket::ClientSocket;
 
 use http::{Request, Response};
 use http_body::Body;
@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Socket, Type};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// Connections that the kernel may hold for us while we are busy accepting; it caps this at its own `somaxconn`.
-const BACKLOG: u32 = 4096;
+const BACKLOG: i32 = 4096;
 /// How long accepting rests after the process ran out of descriptors, so that some can be given back.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -66,14 +67,16 @@ pub trait Handler: Clone + Send + Sync + 'static {
 /// # Errors
 /// When the address is taken or not ours.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        tokio::net::TcpSocket::new_v4()?
-    } else {
-        tokio::net::TcpSocket::new_v6()?
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        // "Every interface" means both kinds of addresses, whatever the system's default.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// Serves connections until the phase changes, then waits for those that run. Returns when none is left, which the
@@ -142,7 +145,10 @@ async fn serve_connection<H: Handler>(
         .timer(TokioTimer::new())
         .header_read_timeout(policy.keep_alive)
         .max_buf_size(policy.head_bytes)
-        .serve_connection(TokioIo::new(Socket::new(Arc::clone(&stream))), service);
+        .serve_connection(
+            TokioIo::new(ClientSocket::new(Arc::clone(&stream))),
+            service,
+        );
     let mut connection = pin!(connection);
     let mut seen = Phase::Serving;
     loop {
@@ -151,7 +157,7 @@ async fn serve_connection<H: Handler>(
             // Broken connections and cut answers are told by the access line of their request.
             _ = connection.as_mut() => return,
             // Dropping the connection drops the request under way, and with it its connection to a backend.
-            () = socket::hung_up(&stream) => return,
+            () = client_socket::hung_up(&stream) => return,
             next = after(&mut phase, seen) => {
                 if next == Phase::Cutting {
                     return;

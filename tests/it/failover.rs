@@ -63,7 +63,7 @@ async fn a_close_before_the_first_byte_goes_elsewhere() {
 async fn half_a_head_goes_elsewhere() {
     check_survives(
         &Backend::start(&["m"], |mut call: Call| async move {
-            call.write("HTTP/1.1 200 OK\r\ncont").await
+            call.write("HTTP/1.1 200 OK\r\ncont").await;
         })
         .await,
     )
@@ -74,7 +74,7 @@ async fn half_a_head_goes_elsewhere() {
 async fn garbage_goes_elsewhere() {
     check_survives(
         &Backend::start(&["m"], |mut call: Call| async move {
-            call.write("SSH-2.0-OpenSSH\r\n\r\n").await
+            call.write("SSH-2.0-OpenSSH\r\n\r\n").await;
         })
         .await,
     )
@@ -86,7 +86,7 @@ async fn an_unasked_switch_of_protocols_goes_elsewhere() {
     let switch = "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n";
     check_survives(
         &Backend::start(&["m"], move |mut call: Call| async move {
-            call.write(switch).await
+            call.write(switch).await;
         })
         .await,
     )

@@ -100,7 +100,7 @@ async fn two_hundred_reloads_under_load_fail_nothing_and_cut_nothing() {
     let file = folder.path().join("llamero.toml");
     let write = |at: usize| {
         // Another weight each time, and the third backend now there, now not.
-        let third = if at % 2 == 0 {
+        let third = if at.is_multiple_of(2) {
             format!("[[backend]]\nname = \"c\"\nurl = \"{c}\"\n")
         } else {
             String::new()

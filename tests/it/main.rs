@@ -1,5 +1,13 @@
 //! What users can notice, one file per feature.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, which is what it is for"
+)]
+
 mod balancing; // who gets which request
 mod cancellation; // clients that leave
 mod config; // what may be configured, and how mistakes are told

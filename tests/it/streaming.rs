@@ -91,27 +91,28 @@ async fn a_body_reaches_the_backend_byte_for_byte_in_one_piece_however_it_came()
     }
     client.send("0\r\n\r\n").await;
     assert_eq!(client.answer().await.status, 200);
-    let (head, body) = soon("the backend's report", heard.recv()).await.unwrap();
+    let (fields, body) = soon("the backend's report", heard.recv()).await.unwrap();
     assert_eq!(String::from_utf8(body).unwrap(), BODY);
     assert!(
-        head.starts_with("POST /api/chat?beta=true&x=%20 HTTP/1.1\r\n"),
-        "{head}"
+        fields.starts_with("POST /api/chat?beta=true&x=%20 HTTP/1.1\r\n"),
+        "{fields}"
     );
     assert!(
-        head.contains(&format!("content-length: {}\r\n", BODY.len()))
-            && !head.contains("transfer-encoding"),
-        "{head}"
+        fields.contains(&format!("content-length: {}\r\n", BODY.len()))
+            && !fields.contains("transfer-encoding"),
+        "{fields}"
     );
     assert!(
-        head.contains("authorization: Bearer ollama\r\n") && head.contains("via: 1.1 llamero\r\n"),
-        "{head}"
+        fields.contains("authorization: Bearer ollama\r\n")
+            && fields.contains("via: 1.1 llamero\r\n"),
+        "{fields}"
     );
     assert!(
-        head.contains(&format!(
+        fields.contains(&format!(
             "host: {}\r\n",
             backend.url().trim_start_matches("http://")
         )),
-        "{head}"
+        "{fields}"
     );
 }
 

@@ -84,7 +84,7 @@ impl Backend {
     /// One that answers every request with this text as JSON.
     pub async fn saying(models: &[&str], text: &'static str) -> Self {
         Self::start(models, move |mut call| async move {
-            call.answer("200 OK", "application/json", text).await
+            call.answer("200 OK", "application/json", text).await;
         })
         .await
     }

@@ -42,10 +42,6 @@ impl Proxy {
         client::post(self.address(), path, body).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
-        client::get(self.address(), path).await
-    }
-
     pub async fn status(&self) -> Value {
         client::get(self.gateway.admin_address(), "/api/v1/status")
             .await

@@ -12,18 +12,11 @@ use tokio::time::{Instant, sleep, timeout};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Waits until a condition holds. Panics after [`PATIENCE`].
-#[track_caller]
-pub fn eventually<'a>(
-    what: &'a str,
-    mut holds: impl FnMut() -> bool + 'a,
-) -> impl Future<Output = Duration> + 'a {
-    async move {
-        let started = Instant::now();
-        while !holds() {
-            assert!(started.elapsed() < PATIENCE, "never came true: {what}");
-            sleep(Duration::from_millis(1)).await;
-        }
-        started.elapsed()
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "never came true: {what}");
+        sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -16,9 +16,9 @@ const READ_BYTES: usize = 16 << 10;
 
 /// The side of the socket that hyper gets.
 #[derive(Debug)]
-pub struct Socket(Arc<TcpStream>);
+pub struct ClientSocket(Arc<TcpStream>);
 
-impl Socket {
+impl ClientSocket {
     pub fn new(stream: Arc<TcpStream>) -> Self {
         Self(stream)
     }
@@ -45,7 +45,7 @@ pub async fn hung_up(_: &TcpStream) {
     std::future::pending().await
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for ClientSocket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -80,7 +80,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl AsyncWrite for ClientSocket {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
