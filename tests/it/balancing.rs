@@ -34,7 +34,7 @@ fn count(names: &[String], name: &str) -> usize {
 #[tokio::test]
 async fn round_robin_gives_900_requests_to_three_equal_backends_300_each_without_a_repeat() {
     let [a, b, c] = three().await;
-    let proxy = Proxy::over("round_robin", &[&a, &b, &c]).await;
+    let proxy = Proxy::over("round_robin", &[&a, &b, &c]);
     let names = answered_by(&proxy, 900).await;
     assert_eq!(
         [count(&names, "a"), count(&names, "b"), count(&names, "c")],
@@ -53,7 +53,7 @@ async fn round_robin_keeps_weights_3_2_1_exactly_in_every_cycle() {
             &format!("name = \"{name}\"\nweight = {weight}"),
         );
     }
-    let proxy = Proxy::start(&text).await;
+    let proxy = Proxy::start(&text);
     let names = answered_by(&proxy, 120).await;
     for cycle in names.chunks(6) {
         assert_eq!(
@@ -71,7 +71,7 @@ async fn ip_hash_keeps_a_client_where_it_was_and_believes_trusted_proxies() {
         "trusted_proxies = [\"127.0.0.0/8\"]\n{}",
         config("ip_hash", &[a.url(), b.url(), c.url()])
     );
-    let proxy = Proxy::start(&text).await;
+    let proxy = Proxy::start(&text);
     let mut seen = std::collections::HashSet::new();
     for client in 0..40 {
         let mut names = std::collections::HashSet::new();
@@ -93,7 +93,7 @@ async fn ip_hash_keeps_a_client_where_it_was_and_believes_trusted_proxies() {
 async fn a_model_is_asked_of_its_holders_whatever_its_spelling() {
     let [a, _, c] = three().await;
     let holder = Backend::saying(&["Only:latest"], "{}").await;
-    let proxy = Proxy::over("round_robin", &[&a, &holder, &c]).await;
+    let proxy = Proxy::over("round_robin", &[&a, &holder, &c]);
     for name in [
         "only",
         "ONLY:latest",
@@ -125,7 +125,7 @@ async fn a_draining_backend_gets_nothing_new() {
     let [a, b, c] = three().await;
     let text = config("least_connections", &[a.url(), b.url(), c.url()])
         .replace("name = \"b\"", "name = \"b\"\ndrain = true");
-    let proxy = Proxy::start(&text).await;
+    let proxy = Proxy::start(&text);
     let names = answered_by(&proxy, 30).await;
     assert_eq!(count(&names, "b"), 0);
     assert_eq!(proxy.backend("b").await["state"], "draining");

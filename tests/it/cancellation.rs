@@ -48,7 +48,7 @@ async fn case(leave: Leave, unread: Unread, when: When) -> Duration {
         }
     })
     .await;
-    let proxy = Proxy::over("round_robin", &[&backend]).await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
     let mut client = Client::connect(proxy.address()).await;
     client.post("/api/chat", r#"{"model":"m"}"#).await;
     match when {
@@ -107,7 +107,7 @@ async fn the_backend_hears_of_a_client_that_leaves() {
 #[tokio::test]
 async fn a_client_that_leaves_before_its_body_is_whole_reaches_no_backend() {
     let backend = Backend::saying(&["m"], "{}").await;
-    let proxy = Proxy::over("round_robin", &[&backend]).await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
     for reset in [false, true] {
         let mut client = Client::connect(proxy.address()).await;
         client
@@ -140,7 +140,7 @@ async fn a_client_that_leaves_while_the_proxy_connects_frees_its_place() {
     let text = text.replacen("[[backend]]", "HOLD", 1);
     let (before, backends) = text.split_once("HOLD").unwrap();
     let (tables, dotted) = backends.split_at(backends.find("timeouts").unwrap());
-    let proxy = Proxy::start(&format!("{before}{dotted}[[backend]]{tables}")).await;
+    let proxy = Proxy::start(&format!("{before}{dotted}[[backend]]{tables}"));
     let mut client = Client::connect(proxy.address()).await;
     client.post("/api/chat", r#"{"model":"m"}"#).await;
     while proxy.backend("a").await["in_flight"] != 1 {

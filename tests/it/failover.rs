@@ -20,7 +20,7 @@ async fn check_survives(faulty: &Backend) {
         .await;
     })
     .await;
-    let proxy = Proxy::over("round_robin", &[faulty, &good]).await;
+    let proxy = Proxy::over("round_robin", &[faulty, &good]);
     let mut attempts = Vec::new();
     for _ in 0..2 {
         let answer = proxy.post("/api/generate", BODY).await;
@@ -40,7 +40,7 @@ async fn a_refused_connection_goes_elsewhere() {
     let url = faulty.url();
     let good = Backend::saying(&["m"], "{}").await;
     let text = config("round_robin", &[url, good.url()]).replace("\"1s\"", "\"600s\"");
-    let proxy = Proxy::start(&text).await;
+    let proxy = Proxy::start(&text);
     assert_eq!(proxy.post("/api/generate", BODY).await.status, 200);
     drop(faulty);
     for _ in 0..6 {
@@ -115,7 +115,7 @@ async fn failed_loads_go_elsewhere_and_other_errors_do_not() {
     )
     .await;
     let good = Backend::saying(&["m"], "{}").await;
-    let proxy = Proxy::over("round_robin", &[&other, &good]).await;
+    let proxy = Proxy::over("round_robin", &[&other, &good]);
     let mut statuses: Vec<_> = Vec::new();
     for _ in 0..2 {
         let answer = proxy.post("/api/generate", BODY).await;
@@ -137,7 +137,7 @@ async fn a_model_that_moved_away_is_found_where_it_is() {
 async fn when_all_are_busy_the_client_gets_the_refusal_as_it_is() {
     let busy = || Backend::failing(&["m"], "503 Service Unavailable", "server busy");
     let (a, b) = (busy().await, busy().await);
-    let proxy = Proxy::over("round_robin", &[&a, &b]).await;
+    let proxy = Proxy::over("round_robin", &[&a, &b]);
     let answer = proxy.post("/api/generate", BODY).await;
     assert_eq!(
         (answer.status, answer.body.as_str()),
@@ -153,7 +153,7 @@ async fn a_model_that_nobody_holds_gets_one_backends_own_refusal() {
         Backend::failing(&["x"], "404 Not Found", "model 'm' not found").await,
         Backend::failing(&["y"], "404 Not Found", "model 'm' not found").await,
     );
-    let proxy = Proxy::over("round_robin", &[&a, &b]).await;
+    let proxy = Proxy::over("round_robin", &[&a, &b]);
     let answer = proxy.post("/api/generate", BODY).await;
     assert_eq!(
         (answer.status, answer.body.as_str()),
@@ -171,7 +171,7 @@ async fn when_all_are_down_the_client_learns_who_and_why_at_once() {
             format!("http://{}", dead_address().await),
         ],
     );
-    let proxy = Proxy::start(&text).await;
+    let proxy = Proxy::start(&text);
     proxy.until_state("a", "down").await;
     proxy.until_state("b", "down").await;
     let shapes = [
@@ -209,8 +209,7 @@ async fn a_backend_whose_name_does_not_resolve_is_told_apart() {
     let proxy = Proxy::start(&config(
         "round_robin",
         &["http://no-such-host.invalid:1".to_owned()],
-    ))
-    .await;
+    ));
     let answer = proxy.post("/api/chat", BODY).await;
     assert_eq!(answer.status, 503);
     assert!(
@@ -234,13 +233,13 @@ async fn check_broken_stream(
     })
     .await;
     let other = Backend::saying(&["m"], "{}").await;
-    let proxy = Proxy::over("ip_hash", &[&breaking, &other]).await;
+    let proxy = Proxy::over("ip_hash", &[&breaking, &other]);
     // One of the two breaks; the other must not be asked once bytes have passed.
     let mut client = Client::connect(proxy.address()).await;
     client.post(path, r#"{"model":"m"}"#).await;
     let mut answer = client.answer().await;
     if answer.backend() == "b" {
-        let proxy = Proxy::over("ip_hash", &[&breaking]).await;
+        let proxy = Proxy::over("ip_hash", &[&breaking]);
         answer = proxy.post(path, r#"{"model":"m"}"#).await;
     } else {
         assert_eq!(other.calls(), 0);
@@ -309,7 +308,7 @@ async fn an_answer_of_known_length_that_breaks_is_cut_short_and_never_padded() {
         call.write("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"half\":").await;
     })
     .await;
-    let proxy = Proxy::over("round_robin", &[&breaking]).await;
+    let proxy = Proxy::over("round_robin", &[&breaking]);
     let answer = proxy.post("/api/chat", r#"{"model":"m"}"#).await;
     assert!(!answer.whole);
     assert_eq!(answer.body, "{\"half\":");
@@ -323,7 +322,7 @@ async fn an_idle_connection_that_the_backend_closed_costs_nobody_anything() {
             .await;
     })
     .await;
-    let proxy = Proxy::over("round_robin", &[&backend]).await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
     let mut client = Client::connect(proxy.address()).await;
     for _ in 0..300 {
         client.post("/api/chat", BODY).await;
@@ -343,7 +342,7 @@ async fn what_a_backend_says_unasked_reaches_nobody() {
         call.gone().await;
     })
     .await;
-    let proxy = Proxy::over("round_robin", &[&backend]).await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
     let mut client = Client::connect(proxy.address()).await;
     for _ in 0..100 {
         client.post("/api/chat", BODY).await;

@@ -12,7 +12,7 @@ async fn checks_take_a_backend_out_and_bring_it_back() {
         Backend::saying(&["m"], "{}").await,
         Backend::saying(&["m"], "{}").await,
     );
-    let proxy = Proxy::over("round_robin", &[&a, &b]).await;
+    let proxy = Proxy::over("round_robin", &[&a, &b]);
     a.set_healthy(false);
     proxy.until_state("a", "down").await;
     let before = a.calls();
@@ -36,7 +36,7 @@ async fn checks_take_a_backend_out_and_bring_it_back() {
 async fn failures_in_a_row_eject_but_never_the_last() {
     let broken = Backend::failing(&["m"], "500 Internal Server Error", "nonsense").await;
     let good = Backend::saying(&["m"], "{}").await;
-    let proxy = Proxy::over("round_robin", &[&broken, &good]).await;
+    let proxy = Proxy::over("round_robin", &[&broken, &good]);
     let mut failed = 0;
     for _ in 0..60 {
         failed += usize::from(proxy.post("/api/chat", BODY).await.status == 500);
@@ -44,7 +44,7 @@ async fn failures_in_a_row_eject_but_never_the_last() {
     assert_eq!(proxy.backend("a").await["state"], "ejected");
     assert!((5..=8).contains(&failed), "{failed} requests failed");
 
-    let alone = Proxy::over("round_robin", &[&broken]).await;
+    let alone = Proxy::over("round_robin", &[&broken]);
     for _ in 0..20 {
         let answer = alone.post("/api/chat", BODY).await;
         assert_eq!(
@@ -62,7 +62,7 @@ async fn what_clients_do_wrong_is_held_against_nobody() {
         "option temperature must be of type float32",
     )
     .await;
-    let proxy = Proxy::over("round_robin", &[&picky]).await;
+    let proxy = Proxy::over("round_robin", &[&picky]);
     for _ in 0..20 {
         assert_eq!(proxy.post("/api/chat", BODY).await.status, 400);
     }
@@ -76,7 +76,7 @@ async fn what_clients_do_wrong_is_held_against_nobody() {
 #[tokio::test]
 async fn operators_see_whether_it_is_ready() {
     let a = Backend::saying(&["m", "n:7b"], "{}").await;
-    let proxy = Proxy::over("round_robin", &[&a]).await;
+    let proxy = Proxy::over("round_robin", &[&a]);
     let admin = proxy.gateway.admin_address();
     assert_eq!(get(admin, "/livez").await.body, "ok\n");
     assert_eq!(get(admin, "/readyz").await.status, 200);

@@ -10,7 +10,7 @@ async fn backend_and_proxy() -> (Backend, Proxy) {
         "limits.body = \"64KiB\"\n{}",
         crate::support::gateway::config("round_robin", &[backend.url()])
     );
-    let proxy = Proxy::start(&text).await;
+    let proxy = Proxy::start(&text);
     (backend, proxy)
 }
 
@@ -230,7 +230,7 @@ async fn heads_over_the_limits_are_refused() {
 #[tokio::test]
 async fn names_that_cannot_be_build_nothing_and_still_get_a_backends_own_answer() {
     let backend = Backend::failing(&["m"], "400 Bad Request", "invalid model name").await;
-    let proxy = Proxy::over("round_robin", &[&backend]).await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
     let long = "x".repeat(1 << 20);
     for name in ["../../etc/passwd", "a\\u0000b", "", long.as_str()] {
         let answer = proxy

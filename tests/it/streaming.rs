@@ -31,7 +31,7 @@ async fn lockstep(kind: &'static str) -> (Backend, mpsc::Sender<String>) {
 
 async fn check_lockstep(path: &str, kind: &'static str, record: impl Fn(usize) -> String) {
     let (backend, go) = lockstep(kind).await;
-    let proxy = Proxy::over("round_robin", &[&backend]).await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
     let mut client = Client::connect(proxy.address()).await;
     client.post(path, r#"{"model":"m","stream":true}"#).await;
     for at in 0..50 {
@@ -83,7 +83,7 @@ async fn a_body_reaches_the_backend_byte_for_byte_in_one_piece_however_it_came()
         }
     })
     .await;
-    let proxy = Proxy::over("round_robin", &[&backend]).await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
     let mut client = Client::connect(proxy.address()).await;
     client.send("POST /api/chat?beta=true&x=%20 HTTP/1.1\r\nhost: lb\r\nauthorization: Bearer ollama\r\ntransfer-encoding: chunked\r\n\r\n").await;
     for byte in BODY.as_bytes() {
@@ -136,7 +136,7 @@ async fn a_blob_streams_to_the_backend_while_it_comes_in() {
         }
     })
     .await;
-    let proxy = Proxy::over("round_robin", &[&backend]).await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
     let mut client = Client::connect(proxy.address()).await;
     client.send("POST /api/blobs/sha256:00 HTTP/1.1\r\nhost: lb\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
     soon("the first part arrives", heard.recv()).await.unwrap();
@@ -161,7 +161,7 @@ async fn head_answers_keep_the_length_of_the_body_they_leave_out() {
         call.gone().await;
     })
     .await;
-    let proxy = Proxy::over("round_robin", &[&backend]).await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
     let mut client = Client::connect(proxy.address()).await;
     client.send("HEAD / HTTP/1.1\r\nhost: lb\r\n\r\n").await;
     let head = client.read_to("\r\n\r\n").await;
@@ -186,7 +186,7 @@ async fn a_stopped_reader_stops_its_own_backend_and_nobody_else() {
     })
     .await;
     let quick = Backend::saying(&["quick"], "{}").await;
-    let proxy = Proxy::over("round_robin", &[&flood, &quick]).await;
+    let proxy = Proxy::over("round_robin", &[&flood, &quick]);
     let mut stopped = Client::connect(proxy.address()).await;
     stopped.post("/api/chat", r#"{"model":"flood"}"#).await;
     stopped.read_to("\r\n\r\n").await;

@@ -19,7 +19,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts one with this configuration; listeners are added.
-    pub async fn start(config: &str) -> Self {
+    pub fn start(config: &str) -> Self {
         let text = format!("listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\n{config}");
         let settings =
             Settings::parse(&text, "test.toml").unwrap_or_else(|faults| panic!("{faults}"));
@@ -29,9 +29,9 @@ impl Proxy {
     }
 
     /// One in front of these, named `a`, `b`, …, checked often.
-    pub async fn over(strategy: &str, backends: &[&Backend]) -> Self {
+    pub fn over(strategy: &str, backends: &[&Backend]) -> Self {
         let urls: Vec<_> = backends.iter().map(|backend| backend.url()).collect();
-        Self::start(&config(strategy, &urls)).await
+        Self::start(&config(strategy, &urls))
     }
 
     pub fn address(&self) -> SocketAddr {
