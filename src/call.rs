@@ -16,6 +16,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use ipnet::IpNet;
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// What is set aside for a body on the client's word alone, in bytes.
@@ -75,21 +76,26 @@ impl Call {
         let (mut parts, incoming) = request.into_parts();
         let upload = Upload::new(incoming);
         let mut name = None;
+        let method = &parts.method;
         let body = match route.action {
-            _ if parts.method == Method::GET || parts.method == Method::HEAD => {
+            _ if method == Method::GET || method == Method::HEAD => {
+                name = (route.action == Action::Pick).then(|| last_segment(parts.uri.path()));
                 Body::Kept(Bytes::new())
             }
-            Action::Any => Body::Upload {
+            Action::Pick | Action::Change | Action::Pull | Action::Create => {
+                let bytes = read_whole(upload, body_limit).await?;
+                name = Ask::read(&bytes)?.model_or_name().map(Cow::into_owned);
+                Body::Kept(bytes)
+            }
+            Action::Any
+            | Action::Pin
+            | Action::Blob
+            | Action::Hello
+            | Action::Version
+            | Action::List(_) => Body::Upload {
                 watch: upload.watch(),
                 upload: Some(upload),
             },
-            Action::Pick => {
-                let bytes = read_whole(upload, body_limit).await?;
-                name = Ask::read(&bytes)?
-                    .model_or_name()
-                    .map(std::borrow::Cow::into_owned);
-                Body::Kept(bytes)
-            }
         };
         header::for_backends(
             &mut parts.headers,
@@ -122,7 +128,10 @@ impl Call {
     /// Whether sending it again, after a backend may have begun to work on it, can do no harm: GET, HEAD, and what is
     /// [picked](Action::Pick), since generating text changes nothing but the time it costs.
     pub fn is_replayable(&self) -> bool {
-        matches!(self.body, Body::Kept(_))
+        let harmless = self.route.action == Action::Pick
+            || self.method == Method::GET
+            || self.method == Method::HEAD;
+        harmless && matches!(self.body, Body::Kept(_))
     }
 
     /// Whether all of the request is still here to be sent: always if it is [replayable](Self::is_replayable), else only
@@ -182,6 +191,14 @@ impl Call {
             .insert(HOST, origin.authority().clone());
         Some(request)
     }
+}
+
+/// The last segment of a path, its encodings undone.
+fn last_segment(path: &str) -> String {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    percent_encoding::percent_decode_str(last)
+        .decode_utf8_lossy()
+        .into_owned()
 }
 
 async fn read_whole(mut upload: Upload, limit: usize) -> Result<Bytes, Error> {

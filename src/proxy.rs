@@ -110,6 +110,12 @@ async fn forward(
         access.set_model(&name);
     }
 
+    send(state, &mut call, access).await
+}
+
+/// Sends a call to one backend after another until one gives an answer that may stand.
+async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Answer, Error> {
+    let settings = &state.settings;
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut last = Err(None);
     for _ in 0..settings.attempts {
@@ -119,15 +125,15 @@ async fn forward(
         tried.push(lease.backend().id());
         access.attempts += 1;
         access.backend = Some(Arc::clone(&lease.backend().spec().name));
-        match upstream::exchange(&mut call, &lease, settings.timeouts.connect).await {
-            Ok((response, link)) => match judge(state, &call, response, link, lease).await {
+        match upstream::exchange(call, &lease, settings.timeouts.connect).await {
+            Ok((response, link)) => match judge(state, call, response, link, lease).await {
                 Verdict::Pass(answer) => return Ok(finish(answer, access)),
                 // An answer that another backend might better is kept in case none does.
                 Verdict::Refusal(answer) => last = Ok(answer),
                 Verdict::Lost(error) => last = last.or(Err(Some(error))),
             },
             Err(failure) => {
-                let retry = failure.may_retry(&call);
+                let retry = failure.may_retry(call);
                 let error = match failure {
                     Failure::Client => return Err(Error::BodyBroken),
                     Failure::Connect(_) => None,

@@ -6,10 +6,37 @@ use http::Method;
 /// What the proxy does with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
+    /// Say that a server is there.
+    Hello,
+    /// Say which version the fleet has in common.
+    Version,
+    /// Put the lists of all backends together.
+    List(Listing),
     /// Read the body, find the model, choose among its holders; may be sent again to another backend.
     Pick,
     /// Give it to any backend, its body passed on while it comes in.
     Any,
+    /// Give it to the one backend whose identity all such requests use, its body passed on while it comes in.
+    Pin,
+    /// Change every backend that holds the model.
+    Change,
+    /// Bring a model to several backends.
+    Pull,
+    /// Build a model on several backends.
+    Create,
+    /// A piece of a model that is to be built, or the question whether it is there.
+    Blob,
+}
+
+/// A list that the backends have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// `/api/tags`: the models there are.
+    Tags,
+    /// `/api/ps`: the models that are loaded.
+    Loaded,
+    /// `/v1/models`: the models there are, as OpenAI lists them.
+    OpenAi,
 }
 
 /// A request's place in the table.
@@ -48,23 +75,82 @@ const fn row(path: &'static str, allow: &'static str, action: Action, family: Fa
     }
 }
 
+/// A last segment of `:` stands for any one segment.
 const TABLE: &[Row] = &[
-    row("/", "GET, HEAD", Action::Any, Family::Native),
+    row("/", "GET, HEAD", Action::Hello, Family::Native),
     row("/api/chat", "POST", Action::Pick, Family::Native),
     row("/api/generate", "POST", Action::Pick, Family::Native),
     row("/api/embed", "POST", Action::Pick, Family::Native),
     row("/api/embeddings", "POST", Action::Pick, Family::Native),
     row("/api/show", "POST", Action::Pick, Family::Native),
-    row("/api/version", "GET, HEAD", Action::Any, Family::Native),
-    row("/api/tags", "GET, HEAD", Action::Any, Family::Native),
-    row("/api/ps", "GET", Action::Any, Family::Native),
+    row("/api/version", "GET, HEAD", Action::Version, Family::Native),
+    row(
+        "/api/tags",
+        "GET, HEAD",
+        Action::List(Listing::Tags),
+        Family::Native,
+    ),
+    row(
+        "/api/ps",
+        "GET",
+        Action::List(Listing::Loaded),
+        Family::Native,
+    ),
+    row("/api/pull", "POST", Action::Pull, Family::Native),
+    row("/api/push", "POST", Action::Pin, Family::Native),
+    row("/api/create", "POST", Action::Create, Family::Native),
+    row("/api/copy", "POST", Action::Change, Family::Native),
+    row("/api/delete", "DELETE", Action::Change, Family::Native),
+    row("/api/blobs/:", "HEAD, POST", Action::Blob, Family::Native),
+    row("/api/status", "GET", Action::Pin, Family::Native),
+    row("/api/me", "POST", Action::Pin, Family::Native),
+    row("/api/signout", "POST", Action::Pin, Family::Native),
+    row("/api/user/keys/:", "DELETE", Action::Pin, Family::Native),
+    row(
+        "/api/experimental/web_search",
+        "POST",
+        Action::Pin,
+        Family::Native,
+    ),
+    row(
+        "/api/experimental/web_fetch",
+        "POST",
+        Action::Pin,
+        Family::Native,
+    ),
+    row(
+        "/api/experimental/model-recommendations",
+        "GET",
+        Action::Pin,
+        Family::Native,
+    ),
     row("/v1/chat/completions", "POST", Action::Pick, Family::OpenAi),
     row("/v1/completions", "POST", Action::Pick, Family::OpenAi),
     row("/v1/embeddings", "POST", Action::Pick, Family::OpenAi),
-    row("/v1/models", "GET", Action::Any, Family::OpenAi),
+    row(
+        "/v1/audio/transcriptions",
+        "POST",
+        Action::Any,
+        Family::OpenAi,
+    ),
+    row(
+        "/v1/models",
+        "GET",
+        Action::List(Listing::OpenAi),
+        Family::OpenAi,
+    ),
+    row("/v1/models/:", "GET", Action::Pick, Family::OpenAi),
     row("/v1/responses", "POST", Action::Pick, Family::Responses),
     row("/v1/messages", "POST", Action::Pick, Family::Anthropic),
 ];
+
+impl Row {
+    fn fits(&self, path: &str) -> bool {
+        let before = self.path.strip_suffix(':');
+        let last = before.and_then(|before| path.strip_prefix(before));
+        last.is_some_and(|last| !last.is_empty() && !last.contains('/'))
+    }
+}
 
 impl Route {
     /// The route of a request, by method and path. A clean path that the table does not know goes to any backend: the
@@ -76,29 +162,28 @@ impl Route {
         if *method == Method::CONNECT || *method == Method::TRACE {
             return Err(NoRoute::Method("GET, HEAD, POST, DELETE"));
         }
-        if let Some(row) = TABLE.iter().find(|row| row.path == path) {
-            let allowed = row
-                .allow
-                .split(", ")
-                .any(|allowed| allowed == method.as_str());
-            let route = Self {
-                action: row.action,
-                family: row.family,
-                label: row.path,
-            };
-            return if allowed {
-                Ok(route)
-            } else {
-                Err(NoRoute::Method(row.allow))
-            };
-        }
-        if is_odd(path) {
+        let exact = TABLE.iter().find(|row| row.path == path);
+        if exact.is_none() && is_odd(path) {
             return Err(NoRoute::OddPath);
         }
+        let Some(row) = exact.or_else(|| TABLE.iter().find(|row| row.fits(path))) else {
+            return Ok(Self {
+                action: Action::Any,
+                family: Family::of(path),
+                label: "other",
+            });
+        };
+        if !row
+            .allow
+            .split(", ")
+            .any(|allowed| allowed == method.as_str())
+        {
+            return Err(NoRoute::Method(row.allow));
+        }
         Ok(Self {
-            action: Action::Any,
-            family: Family::of(path),
-            label: "other",
+            action: row.action,
+            family: row.family,
+            label: row.path,
         })
     }
 }
@@ -177,13 +262,19 @@ mod tests {
 
     #[test]
     fn unknown_clean_paths_go_to_any_backend() {
-        check(&Method::POST, "/api/pull", Action::Any, Family::Native);
+        check(
+            &Method::POST,
+            "/api/unheard-of",
+            Action::Any,
+            Family::Native,
+        );
         check(
             &Method::GET,
             "/v1/models/llama3.2:1b",
-            Action::Any,
+            Action::Pick,
             Family::OpenAi,
         );
+        check(&Method::GET, "/v1/models/a/b", Action::Any, Family::OpenAi);
         check(
             &Method::POST,
             "/v1/messages/count_tokens",
@@ -193,7 +284,7 @@ mod tests {
         check(
             &Method::POST,
             "/api/blobs/sha256:00",
-            Action::Any,
+            Action::Blob,
             Family::Native,
         );
         check(&Method::GET, "/a%20b", Action::Any, Family::Native);
