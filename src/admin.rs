@@ -149,6 +149,8 @@ fn backend_status(backend: &crate::pool::Backend, now: Instant) -> Value {
         "weight": spec.weight,
         "in_flight": backend.in_flight(),
         "models": inventory.as_deref().map(crate::pool::Inventory::names),
+        "loaded": backend.loaded().map(|loaded| loaded.models.iter().map(|model| model.name.clone()).collect::<Vec<_>>()),
+        "version": backend.version().as_deref(),
         "requests": backend.requests(),
         "failures": backend.failures(),
         "ttft_ms": { "mean": backend.ttfb(now).map(|reading| (reading.seconds * 1e5).round() / 100.0) },

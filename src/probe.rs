@@ -1,12 +1,12 @@
-//! Asks every backend whether it lives and which models it has.
+//! Asks every backend, again and again, whether it lives and which models it has.
 //!
 //! One task keeps the agenda of all backends and starts each question as a task of its own, so that a node that hangs
-//! delays no other. Questions use connections of their own: an exhausted pool says nothing of a node's health.
+//! delays no other.
 
 use crate::health::{self, Signal};
-use crate::pool::{Backend, Inventory};
+use crate::pool::Backend;
 use crate::state::State;
-use crate::upstream;
+use crate::survey;
 use arc_swap::ArcSwap;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,29 +19,37 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 const TICK: Duration = Duration::from_millis(50);
 /// How far a backend's questions are moved about, so that many do not keep step: this share of the interval, both ways.
 const JITTER: f64 = 0.2;
-/// A list of models may take long: a busy Ollama answers when its scheduler lets it.
-const TAGS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at the models of a backend that somebody doubts.
 const DOUBT_REST: Duration = Duration::from_secs(1);
-/// The longest answers that are read, in bytes.
-const VERSION_BYTES: usize = 64 << 10;
-const TAGS_BYTES: usize = 16 << 20;
 
-/// What is due for one backend, and what is under way.
+/// When one question was asked last, and whether the answer is still out.
 #[derive(Debug)]
-struct Agenda {
-    last_check: Option<Instant>,
+struct Item {
+    asked: Option<Instant>,
+    out: bool,
     /// What the interval is multiplied by this time.
     jitter: f64,
-    next_tags: Instant,
-    tags_allowed: Instant,
-    checking: bool,
-    listing: bool,
 }
 
-enum Finding {
-    Check(Arc<Backend>, Result<(), String>),
-    Tags(Arc<Backend>, Result<Inventory, String>),
+/// The questions for one backend.
+#[derive(Debug, Default)]
+struct Agenda {
+    check: Item,
+    tags: Item,
+    loaded: Item,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    Check,
+    Tags,
+    Loaded,
+}
+
+struct Finding {
+    backend: Arc<Backend>,
+    question: Question,
+    outcome: Result<(), String>,
 }
 
 /// Probes the backends of whatever state is current, for ever, and says in `first_round` when each was asked once. All
@@ -56,47 +64,28 @@ pub async fn run(state: Arc<ArcSwap<State>>, seed: u64, first_round: watch::Send
     loop {
         tokio::select! {
             _ = tick.tick() => {
-                let now = Instant::now();
                 let current = state.load_full();
                 if !Arc::ptr_eq(&current, &known) {
                     let ids: HashSet<_> = current.pool.backends().iter().map(|backend| backend.id()).collect();
                     agendas.retain(|id, _| ids.contains(id));
                     known = Arc::clone(&current);
                 }
+                let now = Instant::now();
                 for backend in current.pool.backends() {
-                    let agenda = agendas.entry(backend.id()).or_insert_with(|| Agenda::due(now));
-                    ask_what_is_due(&mut asking, agenda, backend, now);
+                    let agenda = agendas.entry(backend.id()).or_default();
+                    for question in agenda.due(backend, current.settings.models_refresh, now) {
+                        agenda.item(question).begin(now, &mut random);
+                        asking.spawn(ask(Arc::clone(&state), Arc::clone(backend), question));
+                    }
                 }
             }
-            Some(Ok(finding)) = asking.join_next() => {
-                let now = Instant::now();
-                let current = state.load_full();
-                match finding {
-                    Finding::Check(backend, outcome) => {
-                        backend.links().prune(now);
-                        let signal = outcome.map_or_else(Signal::CheckFailed, |()| Signal::CheckPassed);
-                        let came_up = backend.observe(signal, now) == Some(health::State::Up);
-                        let Some(agenda) = agendas.get_mut(&backend.id()) else {
-                            continue;
-                        };
-                        agenda.checking = false;
-                        agenda.last_check = Some(now);
-                        agenda.jitter = jitter(&mut random);
-                        if came_up {
-                            // It may have come back with other models.
-                            agenda.next_tags = now;
-                        }
-                    }
-                    Finding::Tags(backend, outcome) => {
-                        let Some(agenda) = agendas.get_mut(&backend.id()) else {
-                            continue;
-                        };
-                        agenda.listing = false;
-                        agenda.next_tags = now + current.settings.models_refresh.mul_f64(jitter(&mut random));
-                        match outcome {
-                            Ok(inventory) => current.pool.learn(&backend, inventory),
-                            Err(reason) => tracing::debug!(backend = backend.name(), reason, "cannot list models"),
-                        }
+            Some(Ok(Finding { backend, question, outcome })) = asking.join_next() => {
+                if let Some(agenda) = agendas.get_mut(&backend.id()) {
+                    agenda.item(question).out = false;
+                    if is_back(&backend, question, outcome) {
+                        // It may have come back with other models.
+                        agenda.tags.asked = None;
+                        agenda.loaded.asked = None;
                     }
                 }
                 if asking.is_empty() {
@@ -107,83 +96,90 @@ pub async fn run(state: Arc<ArcSwap<State>>, seed: u64, first_round: watch::Send
     }
 }
 
-impl Agenda {
-    fn due(now: Instant) -> Self {
-        Self {
-            last_check: None,
-            jitter: 1.0,
-            next_tags: now,
-            tags_allowed: now,
-            checking: false,
-            listing: false,
+async fn ask(state: Arc<ArcSwap<State>>, backend: Arc<Backend>, question: Question) -> Finding {
+    let outcome = match question {
+        Question::Check => survey::check(&backend).await,
+        Question::Tags => survey::tags(&state, &backend).await,
+        Question::Loaded => survey::loaded(&backend).await,
+    };
+    Finding {
+        backend,
+        question,
+        outcome,
+    }
+}
+
+/// Takes in what a question found, and says whether it brought the backend back into rotation.
+fn is_back(backend: &Backend, question: Question, outcome: Result<(), String>) -> bool {
+    let now = Instant::now();
+    match (question, outcome) {
+        (Question::Check, outcome) => {
+            backend.links().prune(now);
+            let signal = outcome.map_or_else(Signal::CheckFailed, |()| Signal::CheckPassed);
+            backend.observe(signal, now) == Some(health::State::Up)
+        }
+        (Question::Tags | Question::Loaded, Ok(())) => false,
+        (Question::Tags | Question::Loaded, Err(reason)) => {
+            tracing::debug!(backend = backend.name(), reason, "cannot list models");
+            false
         }
     }
 }
 
-fn ask_what_is_due(
-    asking: &mut JoinSet<Finding>,
-    agenda: &mut Agenda,
-    backend: &Arc<Backend>,
-    now: Instant,
-) {
-    // Asked anew each time, since a backend that requests have just found to be down is asked sooner.
-    let interval = || backend.check_interval().mul_f64(agenda.jitter);
-    if !agenda.checking
-        && agenda
-            .last_check
-            .is_none_or(|last| now >= last + interval())
-    {
-        agenda.checking = true;
-        let backend = Arc::clone(backend);
-        asking.spawn(async move {
-            let outcome = check(&backend).await;
-            Finding::Check(backend, outcome)
-        });
+impl Agenda {
+    fn item(&mut self, question: Question) -> &mut Item {
+        match question {
+            Question::Check => &mut self.check,
+            Question::Tags => &mut self.tags,
+            Question::Loaded => &mut self.loaded,
+        }
     }
-    let doubted = backend.is_inventory_doubted() && now >= agenda.tags_allowed;
-    if !agenda.listing && (doubted || now >= agenda.next_tags) {
-        agenda.listing = true;
-        agenda.tags_allowed = now + DOUBT_REST;
-        backend.settle_doubt();
-        let backend = Arc::clone(backend);
-        asking.spawn(async move {
-            let outcome = list(&backend).await;
-            Finding::Tags(backend, outcome)
-        });
+
+    fn due(
+        &self,
+        backend: &Backend,
+        refresh: Duration,
+        now: Instant,
+    ) -> impl Iterator<Item = Question> + use<> {
+        let reachable = backend.condition().0 != health::State::Down;
+        let doubted = backend.is_inventory_doubted() && self.tags.is_due(DOUBT_REST, now);
+        // The check's interval is asked for anew each time: one that requests have just found to be down is asked sooner.
+        let check = self.check.is_due(backend.check_interval(), now);
+        let tags = doubted || (reachable && self.tags.is_due(refresh, now));
+        let loaded = reachable && self.loaded.is_due(refresh, now);
+        let all = [
+            (check, Question::Check),
+            (tags, Question::Tags),
+            (loaded, Question::Loaded),
+        ];
+        all.into_iter()
+            .filter_map(|(due, question)| due.then_some(question))
     }
 }
 
-async fn check(backend: &Backend) -> Result<(), String> {
-    let origin = &backend.spec().origin;
-    let (status, _) = upstream::get(
-        origin,
-        "/api/version",
-        backend.check_timeout(),
-        VERSION_BYTES,
-    )
-    .await?;
-    if status.is_server_error() {
-        Err(format!("answered {} to a check", status.as_u16()))
-    } else {
-        Ok(())
+impl Item {
+    fn is_due(&self, interval: Duration, now: Instant) -> bool {
+        !self.out
+            && self
+                .asked
+                .is_none_or(|asked| now >= asked + interval.mul_f64(self.jitter))
+    }
+
+    fn begin(&mut self, now: Instant, random: &mut fastrand::Rng) {
+        *self = Self {
+            asked: Some(now),
+            out: true,
+            jitter: 1.0 + JITTER * (2.0 * random.f64() - 1.0),
+        };
     }
 }
 
-async fn list(backend: &Backend) -> Result<Inventory, String> {
-    let (status, body) = upstream::get(
-        &backend.spec().origin,
-        "/api/tags",
-        TAGS_TIMEOUT,
-        TAGS_BYTES,
-    )
-    .await?;
-    if !status.is_success() {
-        return Err(format!("answered {} to /api/tags", status.as_u16()));
+impl Default for Item {
+    fn default() -> Self {
+        Self {
+            asked: None,
+            out: false,
+            jitter: 1.0,
+        }
     }
-    Inventory::from_tags(&body)
-        .map_err(|error| format!("its list of models cannot be read: {error}"))
-}
-
-fn jitter(random: &mut fastrand::Rng) -> f64 {
-    1.0 + JITTER * (2.0 * random.f64() - 1.0)
 }

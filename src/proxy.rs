@@ -5,6 +5,7 @@ use crate::call::{Call, Sender};
 use crate::error::Error;
 use crate::header;
 use crate::link::Link;
+use crate::lists;
 use crate::pool::Lease;
 use crate::reply::{Relay, ReplyBody, Source};
 use crate::route::{Action, NoRoute, Route};
@@ -69,11 +70,14 @@ impl Proxy {
             header::client_address(request.headers(), peer, &state.settings.trusted_proxies);
         let family = Family::of(request.uri().path());
         let mut access = Access::begin(id, client, request.method().clone(), &self.active);
-        let outcome = forward(&state, request, peer, &mut access).await;
-        let mut answer = outcome.unwrap_or_else(|error| {
-            access.ended = Ended::Refused;
-            error.into_response(family)
-        });
+        let outcome = forward(&self.state, &state, request, peer, &mut access).await;
+        // A relayed answer says at its end how it ended.
+        access.ended = if outcome.is_ok() {
+            Ended::Complete
+        } else {
+            Ended::Refused
+        };
+        let mut answer = outcome.unwrap_or_else(|error| error.into_response(family));
         access.answered(answer.status());
         if let Source::Own(bytes) = answer.body() {
             access.bytes_out = bytes.len() as u64;
@@ -84,6 +88,7 @@ impl Proxy {
 }
 
 async fn forward(
+    shared: &Arc<ArcSwap<State>>,
     state: &State,
     request: Request<Incoming>,
     peer: IpAddr,
@@ -110,7 +115,18 @@ async fn forward(
         access.set_model(&name);
     }
 
-    send(state, &mut call, access).await
+    match route.action {
+        Action::Hello => lists::hello(state),
+        Action::Version => lists::version(state),
+        Action::List(listing) => Ok(lists::list(shared, state, listing).await),
+        Action::Pick
+        | Action::Any
+        | Action::Pin
+        | Action::Change
+        | Action::Pull
+        | Action::Create
+        | Action::Blob => send(state, &mut call, access).await,
+    }
 }
 
 /// Sends a call to one backend after another until one gives an answer that may stand.
@@ -152,7 +168,9 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
     match last {
         Ok(answer) => Ok(finish(answer, access)),
         Err(Some(error)) => Err(error),
-        Err(None) => Err(Error::NoBackend(state.explain_refusal(&call.demand))),
+        Err(None) => Err(Error::NoBackend(
+            state.explain_refusal(call.demand.model.as_ref()),
+        )),
     }
 }
 
@@ -270,11 +288,10 @@ fn note_what_it_holds(state: &State, call: &Call, lease: &Lease, status: StatusC
     }
 }
 
-/// Settles how the record of an answer that was read whole is to end; a relayed one does so itself.
+/// Names the backend whose answer it is, which for one that was read whole need not be the last that was tried.
 fn finish(answer: Answer, access: &mut Access) -> Answer {
     if let Some(name) = answer.extensions().get::<Arc<str>>() {
         access.backend = Some(Arc::clone(name));
-        access.ended = Ended::Complete;
     }
     answer
 }

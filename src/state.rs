@@ -5,6 +5,7 @@ use crate::config::{ContentHash, Settings};
 use crate::demand::Demand;
 use crate::health;
 use crate::pool::{Lease, Pool};
+use crate::wire::ModelKey;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -76,15 +77,15 @@ impl State {
     }
 
     /// Why nobody can take a request, naming each backend that might have.
-    pub fn explain_refusal(&self, demand: &Demand) -> String {
-        let might = |backend: &&Arc<crate::pool::Backend>| match &demand.model {
+    pub fn explain_refusal(&self, model: Option<&ModelKey>) -> String {
+        let might = |backend: &&Arc<crate::pool::Backend>| match model {
             Some(model) if self.pool.is_held(model) => backend
                 .inventory()
                 .is_some_and(|inventory| inventory.holds(model)),
             _ => true,
         };
         let suspects: Vec<_> = self.pool.backends().iter().filter(might).collect();
-        let mut text = match &demand.model {
+        let mut text = match model {
             Some(model) if self.pool.is_held(model) => {
                 format!("no backend that has model {model} can take this request")
             }

@@ -1,6 +1,6 @@
 //! One Ollama node: what the operator said of it, and what is known of it now.
 
-use super::{Inventory, Lease, Origin};
+use super::{Inventory, Lease, Loaded, Origin};
 use crate::ewma::{Ewma, Reading};
 use crate::health::{self, Health, Signal, State};
 use crate::link::Links;
@@ -38,6 +38,9 @@ struct Live {
     id: u64,
     epoch: Instant,
     in_flight: AtomicUsize,
+    released: AtomicU64,
+    tags_asked: AskedAt,
+    loaded_asked: AskedAt,
     requests: AtomicU64,
     failures: AtomicU64,
     /// [`OPEN`], [`SHUT`], or the millisecond since `epoch` from which one request at a time may try. Written under the
@@ -50,7 +53,32 @@ struct Live {
     ttfb: Ewma,
     inventory: ArcSwapOption<Inventory>,
     inventory_doubted: AtomicBool,
+    loaded: ArcSwapOption<Loaded>,
+    version: ArcSwapOption<String>,
     links: Links,
+}
+
+/// When a question was asked last, and how much had happened by then.
+#[derive(Debug, Default)]
+struct AskedAt {
+    /// Milliseconds since the epoch, plus 1; 0 for never.
+    at: AtomicU64,
+    events: AtomicU64,
+}
+
+impl AskedAt {
+    fn begin(&self, events: u64, now: Duration, age: Duration) -> bool {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let at = self.at.load(Relaxed);
+        let old = at == 0 || millis(now) + 1 >= at.saturating_add(millis(age));
+        // Two who come at once may both ask, which costs a question and no more.
+        let due = old || self.events.load(Relaxed) != events;
+        if due {
+            self.at.store(millis(now) + 1, Relaxed);
+            self.events.store(events, Relaxed);
+        }
+        due
+    }
 }
 
 const OPEN: u64 = 0;
@@ -73,6 +101,9 @@ impl Backend {
             id: NEXT_ID.fetch_add(1, Relaxed),
             epoch: now,
             in_flight: AtomicUsize::new(0),
+            released: AtomicU64::new(0),
+            tags_asked: AskedAt::default(),
+            loaded_asked: AskedAt::default(),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             gate: AtomicU64::new(OPEN),
@@ -82,6 +113,8 @@ impl Backend {
             ttfb: Ewma::default(),
             inventory: ArcSwapOption::empty(),
             inventory_doubted: AtomicBool::new(false),
+            loaded: ArcSwapOption::empty(),
+            version: ArcSwapOption::empty(),
             links: Links::default(),
         };
         Self::with_live(spec, policy, Arc::new(live))
@@ -182,6 +215,7 @@ impl Backend {
 
     pub(super) fn release(&self) {
         self.live.in_flight.fetch_sub(1, Relaxed);
+        self.live.released.fetch_add(1, Relaxed);
     }
 
     /// Takes in the time to the first byte of a success.
@@ -271,6 +305,49 @@ impl Backend {
 
     pub(super) fn set_inventory(&self, inventory: Arc<Inventory>) {
         self.live.inventory.store(Some(inventory));
+    }
+
+    /// The models it has in memory, or `None` while it has not been asked with success.
+    pub fn loaded(&self) -> Option<Arc<Loaded>> {
+        self.live.loaded.load_full()
+    }
+
+    /// Notes what it has in memory.
+    pub fn set_loaded(&self, loaded: Loaded) {
+        self.live.loaded.store(Some(Arc::new(loaded)));
+    }
+
+    /// Whether somebody should ask now what it holds: it is doubted, or nobody has asked for `age`. The answer counts as
+    /// asked.
+    pub fn begin_asking_tags(&self, age: Duration, now: Instant) -> bool {
+        let events = u64::from(self.is_inventory_doubted());
+        self.live
+            .tags_asked
+            .begin(events, self.since_epoch(now), age)
+            || events > 0
+    }
+
+    /// Whether somebody should ask now what it has in memory: a request has begun or ended there since somebody asked, or
+    /// nobody has asked for `age`. The answer counts as asked.
+    pub fn begin_asking_loaded(&self, age: Duration, now: Instant) -> bool {
+        let events = self
+            .requests()
+            .wrapping_add(self.live.released.load(Relaxed));
+        self.live
+            .loaded_asked
+            .begin(events, self.since_epoch(now), age)
+    }
+
+    /// The version it runs, as it says itself.
+    pub fn version(&self) -> Option<Arc<String>> {
+        self.live.version.load_full()
+    }
+
+    /// Notes the version it runs.
+    pub fn set_version(&self, version: String) {
+        if self.version().is_none_or(|known| *known != version) {
+            self.live.version.store(Some(Arc::new(version)));
+        }
     }
 
     /// Asks the prober to look again soon at what this backend holds.

@@ -1,13 +1,57 @@
-//! Which models a backend holds, and which backends hold a model.
+//! Which models a backend holds and which are loaded, as it says itself.
 
 use crate::wire::ModelKey;
-use serde::Deserialize;
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use std::collections::HashMap;
 
 /// The models of one backend, as its `/api/tags` lists them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
-    models: HashMap<ModelKey, String>,
+    models: HashMap<ModelKey, Model>,
+}
+
+/// One entry of `/api/tags`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Model {
+    /// As the backend spells it.
+    pub name: String,
+    /// 64 hexadecimal digits in an answer of Ollama; empty if it gave none.
+    pub digest: String,
+    /// When it last changed; the epoch if the backend did not say.
+    pub modified_at: Timestamp,
+    /// The whole entry as JSON, as it came.
+    pub entry: Box<str>,
+}
+
+/// The models that a backend has in memory, as its `/api/ps` lists them.
+#[derive(Debug, Default, PartialEq)]
+pub struct Loaded {
+    /// In the backend's order.
+    pub models: Vec<LoadedModel>,
+}
+
+/// One entry of `/api/ps`.
+#[derive(Debug, PartialEq)]
+pub struct LoadedModel {
+    /// For comparing.
+    pub key: ModelKey,
+    /// As the backend spells it.
+    pub name: String,
+    /// As in [`Model::digest`].
+    pub digest: String,
+    /// When it will be unloaded; the epoch if the backend did not say.
+    pub expires_at: Timestamp,
+    /// The context it was loaded with, in tokens.
+    pub context_length: Option<u64>,
+    /// The whole entry.
+    pub entry: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct List<T> {
+    models: Option<Vec<T>>,
 }
 
 impl Inventory {
@@ -17,23 +61,34 @@ impl Inventory {
     /// When the body is not JSON or has no list of models.
     pub fn from_tags(body: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
-        struct Tags {
-            models: Option<Vec<Tag>>,
-        }
-        #[derive(Deserialize)]
         struct Tag {
             name: String,
+            #[serde(default)]
+            digest: String,
+            #[serde(default, deserialize_with = "timestamp")]
+            modified_at: Timestamp,
         }
-        let tags: Tags = serde_json::from_slice(body)?;
-        let keyed = |tag: Tag| Some((ModelKey::parse(&tag.name)?, tag.name));
-        Ok(Self {
-            models: tags
-                .models
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(keyed)
-                .collect(),
-        })
+        let list: List<Box<RawValue>> = serde_json::from_slice(body)?;
+        let mut models = HashMap::new();
+        for raw in list.models.unwrap_or_default() {
+            let Tag {
+                name,
+                digest,
+                modified_at,
+            } = serde_json::from_str(raw.get())?;
+            if let Some(key) = ModelKey::parse(&name) {
+                models.insert(
+                    key,
+                    Model {
+                        name,
+                        digest,
+                        modified_at,
+                        entry: raw.get().into(),
+                    },
+                );
+            }
+        }
+        Ok(Self { models })
     }
 
     /// Whether the backend has the model.
@@ -43,49 +98,69 @@ impl Inventory {
 
     /// The models' names as the backend spells them, sorted.
     pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<_> = self.models.values().map(String::as_str).collect();
+        let mut names: Vec<_> = self
+            .models
+            .values()
+            .map(|model| model.name.as_str())
+            .collect();
         names.sort_unstable();
         names
     }
 
-    fn keys(&self) -> impl Iterator<Item = &ModelKey> {
-        self.models.keys()
+    /// All models, in no order.
+    pub fn models(&self) -> impl Iterator<Item = (&ModelKey, &Model)> {
+        self.models.iter()
     }
 }
 
-/// The inventories of a pool, turned round: for each model the positions of its holders.
-#[derive(Debug, Default)]
-pub(super) struct Catalogue {
-    holders: HashMap<ModelKey, Vec<usize>>,
-    /// Backends whose inventory is not known yet, so that they may hold anything.
-    unknown: Vec<usize>,
-}
-
-impl Catalogue {
-    pub(super) fn of<'a>(inventories: impl Iterator<Item = Option<&'a Inventory>>) -> Self {
-        let mut catalogue = Self::default();
-        for (at, inventory) in inventories.enumerate() {
-            match inventory {
-                None => catalogue.unknown.push(at),
-                Some(inventory) => {
-                    for key in inventory.keys() {
-                        catalogue.holders.entry(key.clone()).or_default().push(at);
-                    }
-                }
+impl Loaded {
+    /// Reads the body of an `/api/ps` answer. Entries with names that no Ollama accepts are left out.
+    ///
+    /// # Errors
+    /// When the body is not JSON or has no list of models.
+    pub fn from_ps(body: &[u8]) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Entry {
+            name: String,
+            #[serde(default)]
+            digest: String,
+            #[serde(default, deserialize_with = "timestamp")]
+            expires_at: Timestamp,
+            context_length: Option<u64>,
+        }
+        let list: List<serde_json::Map<String, serde_json::Value>> = serde_json::from_slice(body)?;
+        let mut models = Vec::new();
+        for entry in list.models.unwrap_or_default() {
+            let Entry {
+                name,
+                digest,
+                expires_at,
+                context_length,
+            } = Entry::deserialize(&entry)?;
+            if let Some(key) = ModelKey::parse(&name) {
+                models.push(LoadedModel {
+                    key,
+                    name,
+                    digest,
+                    expires_at,
+                    context_length,
+                    entry,
+                });
             }
         }
-        catalogue
+        Ok(Self { models })
     }
 
-    /// The backends known to hold the model; else those that may; else `None`: nobody holds it.
-    pub(super) fn holders(&self, model: &ModelKey) -> Option<&[usize]> {
-        let known = self.holders.get(model).map(Vec::as_slice);
-        known.or_else(|| (!self.unknown.is_empty()).then_some(&self.unknown))
+    /// Whether the model is in memory.
+    pub fn holds(&self, model: &ModelKey) -> bool {
+        self.models.iter().any(|loaded| loaded.key == *model)
     }
+}
 
-    pub(super) fn is_held(&self, model: &ModelKey) -> bool {
-        self.holders.contains_key(model)
-    }
+/// A time as Go writes it. A backend that writes something else loses its place in an order, nothing more.
+fn timestamp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -94,10 +169,8 @@ mod tests {
 
     #[test]
     fn reads_tags_and_survives_odd_ones() {
-        let inventory = Inventory::from_tags(
-            br#"{"models":[{"name":"Llama3.2:latest","size":1},{"name":"a b"}]}"#,
-        )
-        .unwrap();
+        let tags = br#"{"models":[{"name":"Llama3.2:latest","size":1},{"name":"a b"}]}"#;
+        let inventory = Inventory::from_tags(tags).unwrap();
         assert!(inventory.holds(&ModelKey::parse("llama3.2").unwrap()));
         assert_eq!(inventory.names(), ["Llama3.2:latest"]);
         assert_eq!(
@@ -112,21 +185,25 @@ mod tests {
             br#"{"models":[{"name":7}]}"#,
         ] {
             assert!(Inventory::from_tags(odd).is_err());
+            assert!(Loaded::from_ps(odd).is_err());
         }
     }
 
     #[test]
-    fn an_unknown_inventory_may_hold_anything_until_somebody_is_known_to() {
-        let model = ModelKey::parse("m").unwrap();
-        let with = Inventory::from_tags(br#"{"models":[{"name":"m"}]}"#).unwrap();
-        let without = Inventory::default();
-        let holders = |list: &[Option<&Inventory>]| {
-            Catalogue::of(list.iter().copied())
-                .holders(&model)
-                .map(<[usize]>::to_vec)
-        };
-        assert_eq!(holders(&[Some(&without), None]), Some(vec![1]));
-        assert_eq!(holders(&[Some(&with), None, Some(&with)]), Some(vec![0, 2]));
-        assert_eq!(holders(&[Some(&without)]), None);
+    fn times_that_are_none_are_the_epoch() {
+        let tags = br#"{"models":[{"name":"a","modified_at":"yesterday"},{"name":"b","modified_at":null}]}"#;
+        let inventory = Inventory::from_tags(tags).unwrap();
+        assert!(
+            inventory
+                .models()
+                .all(|(_, model)| model.modified_at == Timestamp::default())
+        );
+        let ps = br#"{"models":[{"name":"a","expires_at":"2026-08-22T10:00:00.5+02:00","context_length":4096}]}"#;
+        let loaded = Loaded::from_ps(ps).unwrap();
+        assert_eq!(
+            loaded.models[0].expires_at.to_string(),
+            "2026-08-22T08:00:00.5Z"
+        );
+        assert!(loaded.holds(&ModelKey::parse("A:latest").unwrap()));
     }
 }

@@ -1,19 +1,21 @@
 //! The backends: an immutable list per configuration, each with a live part that outlives it.
 
 mod backend;
+mod catalogue;
 mod inventory;
 mod lease;
 mod origin;
 
 pub use backend::{Admit, Backend, Spec};
-pub use inventory::Inventory;
+pub use inventory::{Inventory, Loaded, LoadedModel};
 pub use lease::Lease;
 pub use origin::{Origin, OriginError};
 
 use crate::health;
 use crate::wire::ModelKey;
 use arc_swap::ArcSwap;
-use inventory::Catalogue;
+use bytes::Bytes;
+use catalogue::Catalogue;
 use smallvec::SmallVec;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -49,7 +51,7 @@ impl Pool {
         };
         let pool = Self {
             backends: specs.iter().map(|spec| Arc::new(backend(spec))).collect(),
-            catalogue: ArcSwap::default(),
+            catalogue: ArcSwap::from_pointee(Catalogue::of(Vec::new())),
         };
         pool.rebuild_catalogue();
         pool
@@ -102,13 +104,22 @@ impl Pool {
         self.catalogue.load().holders(model).is_some()
     }
 
-    /// Notes what a backend holds, for all pools that share its live part. Only the prober calls this.
+    /// Notes what a backend holds, for all pools that share its live part.
     pub fn learn(&self, backend: &Backend, inventory: Inventory) {
-        if backend.inventory().is_some_and(|known| *known == inventory) {
-            return;
+        if backend.inventory().is_none_or(|known| *known != inventory) {
+            backend.set_inventory(Arc::new(inventory));
         }
-        backend.set_inventory(Arc::new(inventory));
         self.rebuild_catalogue();
+    }
+
+    /// The body of `/api/tags`: every model once, newest first.
+    pub fn tags(&self) -> Bytes {
+        self.catalogue.load().tags()
+    }
+
+    /// The body of `/v1/models`.
+    pub fn openai_models(&self) -> Bytes {
+        self.catalogue.load().openai()
     }
 
     fn rebuild_catalogue(&self) {
@@ -117,8 +128,17 @@ impl Pool {
             .iter()
             .map(|backend| backend.inventory())
             .collect();
-        self.catalogue.store(Arc::new(Catalogue::of(
-            inventories.iter().map(Option::as_deref),
-        )));
+        let before = self.catalogue.load();
+        if before.is_of(&inventories) {
+            return;
+        }
+        let catalogue = Catalogue::of(inventories);
+        for name in catalogue.conflicts().difference(before.conflicts()) {
+            tracing::warn!(
+                model = name,
+                "backends have different models under one name; only those with the newest get requests for it"
+            );
+        }
+        self.catalogue.store(Arc::new(catalogue));
     }
 }

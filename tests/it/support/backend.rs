@@ -34,6 +34,23 @@ impl Backend {
         F: Fn(Call) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
+        Self::launch(models, script, true).await
+    }
+
+    /// The same, but the script is given `/api/ps` too.
+    pub async fn start_with_ps<F, R>(models: &[&str], script: F) -> Self
+    where
+        F: Fn(Call) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        Self::launch(models, script, false).await
+    }
+
+    async fn launch<F, R>(models: &[&str], script: F, answers_ps: bool) -> Self
+    where
+        F: Fn(Call) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let calls = Arc::new(AtomicUsize::new(0));
@@ -66,6 +83,9 @@ impl Backend {
                             .await;
                     } else if call.head.starts_with("GET /api/tags ") {
                         call.answer("200 OK", "application/json", &tags).await;
+                    } else if answers_ps && call.head.starts_with("GET /api/ps ") {
+                        call.answer("200 OK", "application/json", "{\"models\":[]}")
+                            .await;
                     } else {
                         counter.fetch_add(1, SeqCst);
                         script(call).await;
