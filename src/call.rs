@@ -134,6 +134,21 @@ impl Call {
         harmless && matches!(self.body, Body::Kept(_))
     }
 
+    /// The same request once more, if its body was read whole.
+    pub fn again(&self) -> Option<Self> {
+        let Body::Kept(bytes) = &self.body else {
+            return None;
+        };
+        Some(Self {
+            route: self.route,
+            demand: self.demand.clone(),
+            method: self.method.clone(),
+            target: self.target.clone(),
+            headers: self.headers.clone(),
+            body: Body::Kept(bytes.clone()),
+        })
+    }
+
     /// Whether all of the request is still here to be sent: always if it is [replayable](Self::is_replayable), else only
     /// while no backend was given any of its body.
     pub fn is_whole(&self) -> bool {

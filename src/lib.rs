@@ -14,6 +14,7 @@ mod header;
 pub mod health;
 mod link;
 mod lists;
+mod load_guard;
 mod log;
 pub mod mock;
 pub mod pool;

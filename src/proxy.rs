@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::header;
 use crate::link::Link;
 use crate::lists;
+use crate::load_guard;
 use crate::pool::Lease;
 use crate::reply::{Relay, ReplyBody, Source};
 use crate::route::{Action, NoRoute, Route};
@@ -138,10 +139,12 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
         let Some(lease) = state.choose(&call.demand, &tried, Instant::now()) else {
             break;
         };
+        let name = Arc::clone(&lease.backend().spec().name);
         tried.push(lease.backend().id());
         access.attempts += 1;
-        access.backend = Some(Arc::clone(&lease.backend().spec().name));
-        match upstream::exchange(call, &lease, settings.timeouts.connect).await {
+        access.backend = Some(Arc::clone(&name));
+        let (lease, outcome) = load_guard::exchange(state, call, lease).await;
+        match outcome {
             Ok((response, link)) => match judge(state, call, response, link, lease).await {
                 Verdict::Pass(answer) => return Ok(finish(answer, access)),
                 // An answer that another backend might better is kept in case none does.
@@ -154,7 +157,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
                     Failure::Client => return Err(Error::BodyBroken),
                     Failure::Connect(_) => None,
                     Failure::Lost(reason) => Some(Error::Lost {
-                        name: lease.backend().name().to_owned(),
+                        name: name.to_string(),
                         reason,
                     }),
                 };

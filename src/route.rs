@@ -188,6 +188,13 @@ impl Route {
     }
 }
 
+impl Route {
+    /// Whether a backend loads the model to answer.
+    pub fn loads_models(&self) -> bool {
+        self.action == Action::Pick && !matches!(self.label, "/api/show" | "/v1/models/:")
+    }
+}
+
 impl Family {
     /// The family whose clients call a path.
     pub fn of(path: &str) -> Self {

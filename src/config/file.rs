@@ -54,6 +54,7 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     key!("health.fall" sets health.fall: one(value::tries)),
     key!("health.rise" sets health.rise: one(value::tries)),
     key!("retry.attempts" sets attempts: one(value::tries)),
+    key!("load_guard" sets load_guard: one(quantity::duration_or_zero)),
     key!("models.refresh" sets models_refresh: one(quantity::duration)),
     key!("timeouts.connect" sets timeouts.connect: one(quantity::duration)),
     key!("timeouts.keep_alive" sets timeouts.keep_alive: one(quantity::duration), at start),

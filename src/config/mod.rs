@@ -48,6 +48,8 @@ pub struct Settings {
     pub attempts: u32,
     /// How often each node is asked which models it has.
     pub models_refresh: Duration,
+    /// How long a model load may go on after its client has left; zero for not at all.
+    pub load_guard: Duration,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// How large things may be.
@@ -96,6 +98,7 @@ impl Settings {
             health: health::Policy::default(),
             attempts: 2,
             models_refresh: Duration::from_secs(10),
+            load_guard: Duration::from_secs(300),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             log: Log::default(),

@@ -4,7 +4,9 @@ use super::{Inventory, Lease, Loaded, Origin};
 use crate::ewma::{Ewma, Reading};
 use crate::health::{self, Health, Signal, State};
 use crate::link::Links;
+use crate::wire::ModelKey;
 use arc_swap::ArcSwapOption;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -54,6 +56,7 @@ struct Live {
     inventory: ArcSwapOption<Inventory>,
     inventory_doubted: AtomicBool,
     loaded: ArcSwapOption<Loaded>,
+    guarded: Mutex<HashSet<ModelKey>>,
     version: ArcSwapOption<String>,
     links: Links,
 }
@@ -114,6 +117,7 @@ impl Backend {
             inventory: ArcSwapOption::empty(),
             inventory_doubted: AtomicBool::new(false),
             loaded: ArcSwapOption::empty(),
+            guarded: Mutex::default(),
             version: ArcSwapOption::empty(),
             links: Links::default(),
         };
@@ -336,6 +340,37 @@ impl Backend {
         self.live
             .loaded_asked
             .begin(events, self.since_epoch(now), age)
+    }
+
+    /// Whether a model is in memory as far as is known, under this name or as the same digest under another.
+    pub fn is_resident(&self, model: &ModelKey) -> bool {
+        let Some(loaded) = self.loaded() else {
+            return false;
+        };
+        let inventory = self.inventory();
+        let digest = inventory
+            .as_ref()
+            .and_then(|inventory| inventory.digest(model));
+        loaded.holds(model)
+            || digest
+                .is_some_and(|digest| loaded.models.iter().any(|loaded| loaded.digest == digest))
+    }
+
+    /// Notes that a load of the model is kept alive for a client that left; false if one is already.
+    pub fn begin_guard(&self, model: &ModelKey) -> bool {
+        self.guarded().insert(model.clone())
+    }
+
+    /// Notes that it is over.
+    pub fn end_guard(&self, model: &ModelKey) {
+        self.guarded().remove(model);
+    }
+
+    fn guarded(&self) -> std::sync::MutexGuard<'_, HashSet<ModelKey>> {
+        self.live
+            .guarded
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The version it runs, as it says itself.

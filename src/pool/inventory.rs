@@ -96,6 +96,14 @@ impl Inventory {
         self.models.contains_key(model)
     }
 
+    /// The digest of a model; `None` if the backend does not have it or gave none.
+    pub fn digest(&self, model: &ModelKey) -> Option<&str> {
+        self.models
+            .get(model)
+            .map(|model| model.digest.as_str())
+            .filter(|digest| !digest.is_empty())
+    }
+
     /// The models' names as the backend spells them, sorted.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<_> = self

@@ -10,7 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-/// A scripted backend. It answers checks and lists of models by itself; every other request is the script's.
+/// A scripted backend. It answers checks and lists of models by itself, with all models in memory; every other request
+/// is the script's.
 #[derive(Debug)]
 pub struct Backend {
     address: SocketAddr,
@@ -84,8 +85,7 @@ impl Backend {
                     } else if call.head.starts_with("GET /api/tags ") {
                         call.answer("200 OK", "application/json", &tags).await;
                     } else if answers_ps && call.head.starts_with("GET /api/ps ") {
-                        call.answer("200 OK", "application/json", "{\"models\":[]}")
-                            .await;
+                        call.answer("200 OK", "application/json", &tags).await;
                     } else {
                         counter.fetch_add(1, SeqCst);
                         script(call).await;

@@ -1,0 +1,126 @@
+//! Lets a model load end although the client that set it off has left.
+//!
+//! Ollama sends nothing before a model is loaded, and throws the load away when its client leaves. A client that gives up
+//! after thirty seconds and tries again so never gets a model that loads for a minute. Here the request of such a client
+//! stays with its backend until the model is in memory, and is then dropped: the next try finds it loaded.
+
+use crate::call::Call;
+use crate::link::Link;
+use crate::pool::{Backend, Lease};
+use crate::state::State;
+use crate::survey;
+use crate::upstream::{self, Failure};
+use crate::wire::ModelKey;
+use http::Response;
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// How often the backend is asked whether the load has ended.
+const ASK: Duration = Duration::from_millis(500);
+
+/// A lease, and what became of its request.
+type Exchanged = (Lease, Result<(Response<Incoming>, Link), Failure>);
+
+/// Sends a call as [`upstream::exchange`] does, under guard if its backend would have to load the model for it. Dropping
+/// the future then does not drop the request at once.
+pub async fn exchange(state: &State, call: &mut Call, lease: Lease) -> Exchanged {
+    let settings = &state.settings;
+    let connect_limit = settings.timeouts.connect;
+    if let Some((model, mut again)) = guarded(state, call, &lease) {
+        let backend = Arc::clone(lease.backend());
+        let exchange = Box::pin(async move {
+            let outcome = upstream::exchange(&mut again, &lease, connect_limit).await;
+            (lease, outcome)
+        });
+        return Guard {
+            exchange: Some(exchange),
+            backend,
+            model,
+            limit: settings.load_guard,
+        }
+        .await;
+    }
+    let outcome = upstream::exchange(call, &lease, connect_limit).await;
+    (lease, outcome)
+}
+
+/// The model to be loaded and a call of its own for the guard, if there is anything to guard.
+fn guarded(state: &State, call: &Call, lease: &Lease) -> Option<(ModelKey, Call)> {
+    let model = call.demand.model.as_ref()?;
+    let backend = lease.backend();
+    let would_load =
+        call.route.loads_models() && backend.loaded().is_some() && !backend.is_resident(model);
+    (would_load && !state.settings.load_guard.is_zero())
+        .then(|| Some((model.clone(), call.again()?)))
+        .flatten()
+}
+
+/// An exchange that may be needed after its client has left.
+struct Guard<F: Future<Output = Exchanged> + Send + 'static> {
+    /// `None` once it is over.
+    exchange: Option<Pin<Box<F>>>,
+    backend: Arc<Backend>,
+    model: ModelKey,
+    limit: Duration,
+}
+
+impl<F: Future<Output = Exchanged> + Send> Future for Guard<F> {
+    type Output = Exchanged;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Exchanged> {
+        let Some(exchange) = &mut self.exchange else {
+            return Poll::Pending;
+        };
+        let polled = exchange.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.exchange = None;
+        }
+        polled
+    }
+}
+
+impl<F: Future<Output = Exchanged> + Send> Drop for Guard<F> {
+    fn drop(&mut self) {
+        let Some(exchange) = self.exchange.take() else {
+            return;
+        };
+        // Without a runtime the process is over, and the load with it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let (backend, model, limit) = (Arc::clone(&self.backend), self.model.clone(), self.limit);
+        if !backend.begin_guard(&model) {
+            return; // another request keeps the same load alive
+        }
+        runtime.spawn(async move {
+            tracing::info!(backend = backend.name(), %model, "the client left, its load goes on");
+            let over = async {
+                tokio::select! {
+                    _ = exchange => {}
+                    () = loaded(&backend, &model) => {}
+                }
+            };
+            if timeout(limit, over).await.is_err() {
+                tracing::warn!(backend = backend.name(), %model, "the load took longer than load_guard");
+            }
+            backend.end_guard(&model);
+        });
+    }
+}
+
+/// Waits until the backend says that the model is in memory. Asks first at once: it may be that the request waited for
+/// its turn and not for a load, and then nobody needs it any more.
+async fn loaded(backend: &Backend, model: &ModelKey) {
+    loop {
+        // A backend that cannot tell just now is asked again.
+        let told = survey::loaded(backend).await;
+        if told.is_ok() && backend.is_resident(model) {
+            return;
+        }
+        sleep(ASK).await;
+    }
+}
