@@ -1,4 +1,48 @@
 //! A load-balancing reverse proxy that makes several Ollama instances look like one.
+//!
+//! # Where things are
+//!
+//! From the ground up; a module uses only what stands above it.
+//!
+//! | what | modules |
+//! | --- | --- |
+//! | the wire: API families, names, errors, what is read of a body | [`wire`], `header`, `route`, [`demand`] |
+//! | measures and judgements, pure | `ewma`, [`health`] |
+//! | connections to a backend; a client's body as it comes in | `link`, `upload` |
+//! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
+//! | choosing one of several, pure | [`balance`] |
+//! | a request on its way, its answer, its log line | `call`, `reply`, `access`, `error` |
+//! | one exchange with one backend; loads that outlive their client | `upstream`, `load_guard` |
+//! | all that one configuration decides | [`config`], `state` |
+//! | what the fleet says in one voice, and how it is asked | `survey`, `lists` |
+//! | the straight way of a request | `proxy` |
+//! | listeners, ticks, files, signals | `server`, `admin`, `probe`, `reload`, `gateway`, [`cli`] |
+//! | simulated nodes, which use only the wire | [`mock`] |
+//!
+//! # A request in a straight line
+//!
+//! All of it happens in the task of the client's connection; there is no channel and no other task.
+//!
+//! 1. `server` hands a request to `Proxy::handle`, which cannot fail: an error becomes an answer.
+//! 2. One snapshot (`State`) serves the whole request, so a reload in the middle cannot mix old and new.
+//! 3. `Route::of` says what is done with it; `forward` branches on that and nowhere else.
+//! 4. `Call::read` reads the body of a route that is routed by its model, and finds what it asks for ([`demand::Demand`]).
+//!    Bodies are never written again: a backend gets the client's bytes.
+//! 5. `State::choose`: the pool says who is eligible, the strategy which of them, and a `Lease` counts the request in.
+//! 6. `upstream::exchange` sends it over an idle or a new connection. If no answer comes and sending it again is safe, back
+//!    to 5, never to the same backend.
+//! 7. The answer's body becomes a `ReplyBody`, which passes frames on as they come.
+//! 8. Whatever ends the request drops that body: the lease is released, the connection kept or closed, the line logged.
+//!
+//! # What holds everywhere
+//!
+//! - A lease is the only way to raise an in-flight count, and its drop the only way to lower it.
+//! - Dropping a future is the only cancellation. A client that leaves drops its connection's task, that the answer, that the
+//!   link to the backend.
+//! - No lock is held across an `.await`. Nothing on a request's way reads a file or the environment.
+//! - Nobody is told of a reload: tasks read the snapshot again. What is known of a node stays while its name and URL do.
+//! - A strategy sees only backends that may be chosen, takes the time as an argument, and knows nothing of HTTP.
+//! - A broken answer ends with its family's error record and a cut, never like a whole one.
 
 mod access;
 mod admin;
