@@ -33,6 +33,8 @@ pub struct Call {
     target: PathAndQuery,
     headers: HeaderMap,
     body: Body,
+    /// Whether some of it may have reached a backend.
+    given: bool,
 }
 
 #[derive(Debug)]
@@ -120,6 +122,7 @@ impl Call {
                 target,
                 headers: parts.headers,
                 body,
+                given: false,
             },
             name,
         ))
@@ -146,20 +149,19 @@ impl Call {
             target: self.target.clone(),
             headers: self.headers.clone(),
             body: Body::Kept(bytes.clone()),
+            given: self.given,
         })
     }
 
-    /// Whether all of the request is still here to be sent: always if it is [replayable](Self::is_replayable), else only
-    /// while no backend was given any of its body.
-    pub fn is_whole(&self) -> bool {
-        match &self.body {
-            Body::Kept(_) => true,
-            Body::Upload { upload, .. } => upload.is_some(),
-        }
+    /// Whether it may be sent now: always if it is [replayable](Self::is_replayable), else only while no backend was given
+    /// any of it.
+    pub fn may_be_sent(&self) -> bool {
+        self.is_replayable() || !self.given
     }
 
     /// Takes back the body of a request of which nothing was sent.
     pub fn take_back(&mut self, unsent: RequestBody) {
+        self.given = false;
         if let (Body::Upload { upload, .. }, RequestBody::Upload(unsent)) = (&mut self.body, unsent)
         {
             *upload = Some(unsent);
@@ -189,6 +191,7 @@ impl Call {
 
     /// The request as one backend is to get it. `None` if a backend was given some of its body before.
     pub fn request_for(&mut self, backend: &Backend) -> Option<Request<RequestBody>> {
+        self.given = true;
         let body = match &mut self.body {
             Body::Kept(bytes) => RequestBody::Kept(bytes.clone()),
             Body::Upload { upload, .. } => RequestBody::Upload(upload.take()?),

@@ -33,7 +33,7 @@ impl Failure {
     /// Whether another backend may be asked.
     pub fn may_retry(&self, call: &Call) -> bool {
         match self {
-            Self::Connect(_) | Self::Lost(_) => call.is_whole(),
+            Self::Connect(_) | Self::Lost(_) => call.may_be_sent(),
             Self::Client => false,
         }
     }
@@ -68,7 +68,11 @@ async fn attempt(
     connect_limit: Duration,
 ) -> Result<(Response<Incoming>, Link), Failure> {
     let backend = lease.backend();
-    let mut idle = backend.links().take(Instant::now());
+    // What may not be sent twice gets a fresh connection, since an idle one may be closed under it.
+    let mut idle = call
+        .is_replayable()
+        .then(|| backend.links().take(Instant::now()))
+        .flatten();
     loop {
         let reused = idle.is_some();
         let mut link = match idle.take() {
@@ -90,7 +94,7 @@ async fn attempt(
         if let Some(unsent) = failed.unsent {
             call.take_back(unsent.into_body());
         }
-        if !reused || !call.is_whole() {
+        if !reused || !call.may_be_sent() {
             return Err(Failure::Lost(describe(&failed.error)));
         }
     }

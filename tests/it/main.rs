@@ -12,6 +12,7 @@ mod cancellation; // clients that leave
 mod config; // what may be configured, and how mistakes are told
 mod failover; // backends that fail, and how a request survives it
 mod health; // who is in and who is out
+mod hunt; // what attacks have found
 mod lifecycle; // starting, reloading, stopping, and nodes that are killed
 mod lists; // what the fleet says of itself
 mod refusals; // requests that no backend should see

@@ -1,0 +1,66 @@
+//! Faults that were found by attack, each with what a user would have noticed.
+
+use crate::support::backend::{Backend, Call};
+use crate::support::client::Client;
+use crate::support::gateway::Proxy;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+#[tokio::test]
+async fn what_changes_a_backend_is_not_asked_of_a_second_one() {
+    let lost = || Backend::start(&["m"], |call: Call| async move { drop(call) });
+    let (a, b) = (lost().await, lost().await);
+    let proxy = Proxy::over("round_robin", &[&a, &b]);
+    let requests = [
+        ("DELETE", "/api/delete"),
+        ("POST", "/api/copy"),
+        ("POST", "/api/create"),
+        ("POST", "/api/pull"),
+        ("POST", "/api/push"),
+        ("POST", "/api/of-tomorrow"),
+    ];
+    for (count, (method, path)) in (1..).zip(requests) {
+        let mut client = Client::connect(proxy.address()).await;
+        client
+            .send(format!(
+                "{method} {path} HTTP/1.1\r\nhost: lb\r\ncontent-length: 13\r\n\r\n{{\"model\":\"m\"}}"
+            ))
+            .await;
+        assert_eq!(client.answer().await.status, 502, "{method} {path}");
+        assert_eq!(a.calls() + b.calls(), count, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn what_changes_a_backend_is_sent_once_on_a_connection_that_breaks() {
+    // Keeps its connection after a first answer, and breaks it when it has read a second request.
+    let deletes = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&deletes);
+    let backend = Backend::start(&["m"], move |mut call: Call| {
+        let count = Arc::clone(&count);
+        async move {
+            if !call.head.starts_with("DELETE") {
+                call.write("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+                    .await;
+                match Call::read(call.stream).await {
+                    Some(second) => call = second,
+                    None => return,
+                }
+            }
+            count.fetch_add(1, SeqCst);
+            drop(call);
+        }
+    })
+    .await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
+    assert_eq!(
+        proxy.post("/api/chat", r#"{"model":"m"}"#).await.status,
+        200
+    );
+    let mut client = Client::connect(proxy.address()).await;
+    client
+        .send("DELETE /api/delete HTTP/1.1\r\nhost: lb\r\ncontent-length: 13\r\n\r\n{\"model\":\"m\"}")
+        .await;
+    assert_eq!(client.answer().await.status, 502);
+    assert_eq!(deletes.load(SeqCst), 1);
+}
