@@ -181,6 +181,14 @@ impl Call {
         }
     }
 
+    /// Tells, for as long as anybody asks, whether the client's body broke; `None` if it was read whole.
+    pub fn upload_watch(&self) -> Option<UploadWatch> {
+        match &self.body {
+            Body::Kept(_) => None,
+            Body::Upload { watch, .. } => Some(watch.clone()),
+        }
+    }
+
     /// Bytes of the body, as far as it was read here.
     pub fn body_bytes(&self) -> u64 {
         match &self.body {

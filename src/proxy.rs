@@ -223,7 +223,14 @@ async fn judge(
     let relay = |parts, head, body, link, lease| {
         Response::from_parts(
             parts,
-            Source::Relay(Box::new(Relay::new(head, body, link, lease, meter))),
+            Source::Relay(Box::new(Relay::new(
+                head,
+                body,
+                link,
+                lease,
+                meter,
+                call.upload_watch(),
+            ))),
         )
     };
     if encoded || !call.is_replayable() || !may_differ_elsewhere(state, call, parts.status) {

@@ -3,6 +3,7 @@
 use crate::access::{Access, Ended};
 use crate::link::Link;
 use crate::pool::Lease;
+use crate::upload::UploadWatch;
 use crate::upstream::describe;
 use crate::wire::Meter;
 use bytes::Bytes;
@@ -44,6 +45,8 @@ pub struct Relay {
     link: Option<Link>,
     lease: Lease,
     meter: Meter,
+    /// Of a request body that may still be coming in.
+    upload: Option<UploadWatch>,
     phase: Phase,
 }
 
@@ -53,18 +56,28 @@ enum Phase {
     /// The backend broke off; the error record was handed out and must be written before the connection is cut.
     Cutting,
     Cut,
+    /// The client's own body broke off while the answer came, which breaks the exchange and is nobody else's fault.
+    ClientBroke,
     Ended,
 }
 
 impl Relay {
     /// Begins to pass on a body, `head` first.
-    pub fn new(head: Bytes, body: Incoming, link: Link, lease: Lease, meter: Meter) -> Self {
+    pub fn new(
+        head: Bytes,
+        body: Incoming,
+        link: Link,
+        lease: Lease,
+        meter: Meter,
+        upload: Option<UploadWatch>,
+    ) -> Self {
         Self {
             head,
             body,
             link: Some(link),
             lease,
             meter,
+            upload,
             phase: Phase::Flowing,
         }
     }
@@ -72,7 +85,7 @@ impl Relay {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         match self.phase {
             Phase::Ended => return Poll::Ready(None),
-            Phase::Cut => return Poll::Ready(Some(Err(Cut))),
+            Phase::Cut | Phase::ClientBroke => return Poll::Ready(Some(Err(Cut))),
             Phase::Cutting => return self.cut_after_flush(cx),
             Phase::Flowing => {}
         }
@@ -116,6 +129,10 @@ impl Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         self.link = None;
+        if self.upload.as_ref().is_some_and(UploadWatch::is_broken) {
+            self.phase = Phase::ClientBroke;
+            return Poll::Ready(Some(Err(Cut)));
+        }
         let reason = format!("broke off in the middle of an answer: {}", describe(error));
         let name = self.lease.backend().name();
         let record = self.meter.error_record(&format!("backend {name} {reason}"));
@@ -144,7 +161,7 @@ impl Relay {
             Phase::Ended => Ended::Truncated,
             // A body of known length is over with its last byte; nobody then polls for the end.
             Phase::Flowing if self.head.is_empty() && self.body.is_end_stream() => Ended::Complete,
-            Phase::Flowing => Ended::ClientGone,
+            Phase::Flowing | Phase::ClientBroke => Ended::ClientGone,
         }
     }
 }
@@ -177,7 +194,7 @@ impl Body for ReplyBody {
             Source::Relay(relay) => match relay.phase {
                 Phase::Flowing => relay.head.is_empty() && relay.body.is_end_stream(),
                 Phase::Ended => true,
-                Phase::Cutting | Phase::Cut => false,
+                Phase::Cutting | Phase::Cut | Phase::ClientBroke => false,
             },
         }
     }

@@ -64,3 +64,30 @@ async fn what_changes_a_backend_is_sent_once_on_a_connection_that_breaks() {
     assert_eq!(client.answer().await.status, 502);
     assert_eq!(deletes.load(SeqCst), 1);
 }
+
+#[tokio::test]
+async fn a_client_whose_upload_breaks_during_the_answer_is_no_failure_of_the_backend() {
+    let backend = Backend::start(&["m"], |mut call: Call| async move {
+        call.begin("application/x-ndjson").await;
+        call.chunk("{}\n").await;
+        call.gone().await;
+    })
+    .await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
+    for broken in [true, false] {
+        let mut client = Client::connect(proxy.address()).await;
+        client
+            .send("POST /api/of-tomorrow HTTP/1.1\r\nhost: lb\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+            .await;
+        client.read_to("{}\n").await;
+        if broken {
+            client.send("no chunk size\r\n").await;
+            let (rest, _) = client.read_all().await;
+            assert!(!rest.contains("broke off"), "{rest}");
+        }
+        drop(client);
+        proxy.until_idle().await;
+        let state = proxy.backend("a").await;
+        assert_eq!(state["failures"], 0, "{state}");
+    }
+}
