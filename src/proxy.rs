@@ -215,6 +215,8 @@ async fn judge(
     lease: Lease,
 ) -> Verdict {
     let (mut parts, mut body) = response.into_parts();
+    // An answer in HTTP/1.0 would be passed on as one, its end told by the end of the connection alone.
+    parts.version = Version::HTTP_11;
     let meter = Meter::new(call.route.family, &parts.headers);
     let encoded = parts.headers.contains_key(http::header::CONTENT_ENCODING);
     header::for_client(&mut parts.headers, call.is_head());

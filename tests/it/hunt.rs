@@ -5,6 +5,7 @@ use crate::support::client::Client;
 use crate::support::gateway::Proxy;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use tokio::sync::Notify;
 
 #[tokio::test]
 async fn what_changes_a_backend_is_not_asked_of_a_second_one() {
@@ -89,5 +90,41 @@ async fn a_client_whose_upload_breaks_during_the_answer_is_no_failure_of_the_bac
         proxy.until_idle().await;
         let state = proxy.backend("a").await;
         assert_eq!(state["failures"], 0, "{state}");
+    }
+}
+
+#[tokio::test]
+async fn an_old_backend_that_breaks_off_leaves_no_answer_that_looks_whole() {
+    let seen = Arc::new(Notify::new());
+    let wait = Arc::clone(&seen);
+    let backend = Backend::start(&["m"], move |mut call: Call| {
+        let wait = Arc::clone(&wait);
+        async move {
+            call.write("HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{\"half\":")
+                .await;
+            wait.notified().await;
+            if String::from_utf8_lossy(&call.body).contains("break") {
+                call.reset();
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
+    for (body, whole) in [
+        (r#"{"model":"m"}"#, true),
+        (r#"{"model":"m","break":1}"#, false),
+    ] {
+        let mut client = Client::connect(proxy.address()).await;
+        client.post("/api/chat", body).await;
+        let begun = client.read_to("{\"half\":").await;
+        seen.notify_one();
+        assert!(begun.starts_with("HTTP/1.1 200"), "{begun}");
+        assert!(begun.contains("transfer-encoding: chunked"), "{begun}");
+        if whole {
+            client.read_to("\r\n0\r\n\r\n").await;
+        } else {
+            let (rest, _) = client.read_all().await;
+            assert_eq!(rest.trim(), "", "no end of the body");
+        }
     }
 }
