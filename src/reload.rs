@@ -19,6 +19,7 @@ pub async fn run(
 ) {
     let mut tick = interval(POLL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = String::new();
     loop {
         let asked = tokio::select! {
             _ = tick.tick() => false,
@@ -30,9 +31,10 @@ pub async fn run(
             continue;
         };
         match outcome {
-            Ok(None) => {}
+            Ok(None) => told.clear(),
             Ok(Some((settings, hash))) => {
                 current = hash;
+                told.clear();
                 let restart = gateway.settings().restart_needed(&settings);
                 tracing::info!(%hash, backends = settings.backends.len(), "configuration reloaded");
                 if !restart.is_empty() {
@@ -41,13 +43,18 @@ pub async fn run(
                 gateway.reload(settings, hash, fastrand::u64(..));
             }
             Err(Refused { hash, reason }) => {
-                // Said once for each content, not once a second.
-                if asked || hash != Some(current) {
+                // Said once for each content, or reason why there is none, and not once a second.
+                let news = match hash {
+                    Some(hash) => hash != current,
+                    None => reason != told,
+                };
+                if asked || news {
                     tracing::error!(
                         "configuration not reloaded, the old one stays in force\n{reason}"
                     );
                 }
                 current = hash.unwrap_or(current);
+                told = reason;
             }
         }
     }

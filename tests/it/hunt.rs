@@ -1,10 +1,12 @@
 //! Faults that were found by attack, each with what a user would have noticed.
 
-use crate::support::backend::{Backend, Call};
+use crate::support::backend::{Backend, Call, dead_address};
 use crate::support::client::Client;
 use crate::support::gateway::Proxy;
+use crate::support::process::Process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 #[tokio::test]
@@ -127,4 +129,23 @@ async fn an_old_backend_that_breaks_off_leaves_no_answer_that_looks_whole() {
             assert_eq!(rest.trim(), "", "no end of the body");
         }
     }
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_is_told_once_and_not_once_a_second() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("llamero.toml");
+    let text = format!("[[backend]]\nurl = \"{}\"\n", dead_address().await);
+    std::fs::write(&file, &text).unwrap();
+    let (mut proxy, _) = Process::serve(&["--config", file.to_str().unwrap()]).await;
+    std::fs::remove_file(&file).unwrap();
+    proxy.line_with("configuration not reloaded").await;
+    // What is looked at is that nothing happens in the time of more than two polls.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(proxy.lines_with("configuration not reloaded"), 1);
+    std::fs::create_dir(&file).unwrap();
+    proxy.line_with("must be a file").await;
+    std::fs::remove_dir(&file).unwrap();
+    std::fs::write(&file, text + "\n").unwrap();
+    proxy.line_with("configuration reloaded").await;
 }
