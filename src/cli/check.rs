@@ -1,9 +1,7 @@
 //! `llamero check`: what the configuration means, or everything that is wrong with it.
 
 use crate::config::{Environment, Overrides, Settings, Source, duration_text, size_text};
-use std::env;
 use std::fmt::{self, Write};
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 /// The exit code for a bad configuration, as in `sysexits.h`.
@@ -31,15 +29,10 @@ pub fn run(args: CheckArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{}", error.render(wants_color()));
+            eprintln!("{}", error.render(super::wants_color()));
             ExitCode::from(BAD_CONFIG)
         }
     }
-}
-
-fn wants_color() -> bool {
-    let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
-    set("CLICOLOR_FORCE") || io::stderr().is_terminal() && !set("NO_COLOR")
 }
 
 /// A configuration in words.

@@ -77,6 +77,6 @@ impl Cli {
 
 /// Whether errors on stderr may be coloured.
 fn wants_color() -> bool {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
     set("CLICOLOR_FORCE") || (io::stderr().is_terminal() && !set("NO_COLOR"))
 }
