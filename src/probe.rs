@@ -68,6 +68,8 @@ pub async fn run(state: Arc<ArcSwap<State>>, seed: u64, first_round: watch::Send
                 if !Arc::ptr_eq(&current, &known) {
                     let ids: HashSet<_> = current.pool.backends().iter().map(|backend| backend.id()).collect();
                     agendas.retain(|id, _| ids.contains(id));
+                    // Built while the old one was still taught, it may have missed a lesson that will not come again.
+                    current.pool.recall();
                     known = Arc::clone(&current);
                 }
                 let now = Instant::now();
@@ -181,5 +183,46 @@ impl Default for Item {
             out: false,
             jitter: 1.0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ContentHash, Settings};
+    use crate::mock::{Model, Node, Profile};
+    use crate::wire::ModelKey;
+
+    #[tokio::test]
+    async fn a_pool_that_was_built_before_a_backend_spoke_learns_what_it_said() {
+        let profile = Profile {
+            models: vec![Model::named("m")],
+            ..Profile::default()
+        };
+        let node = Node::start("127.0.0.1:0".parse().unwrap(), profile)
+            .await
+            .unwrap();
+        let text = format!("[[backend]]\nurl = \"{}\"\n", node.url());
+        let settings = || Settings::parse(&text, "test.toml").unwrap();
+        let (hash, now) = (ContentHash::of(&text), Instant::now());
+        let first = State::first(settings(), hash, 7, now);
+        let next = Arc::new(first.next(settings(), hash, 7, now));
+        let state = Arc::new(ArcSwap::from_pointee(first));
+        let (asked, mut first_round) = watch::channel(false);
+        let prober = tokio::spawn(run(Arc::clone(&state), 7, asked));
+        first_round.wait_for(|done| *done).await.unwrap();
+        let model = ModelKey::parse("m").unwrap();
+        assert!(state.load().pool.is_held(&model));
+        assert!(!next.pool.is_held(&model));
+        state.store(Arc::clone(&next));
+        let learning = async {
+            while !next.pool.is_held(&model) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), learning)
+            .await
+            .expect("the new pool knows the model");
+        prober.abort();
     }
 }

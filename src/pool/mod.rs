@@ -53,7 +53,7 @@ impl Pool {
             backends: specs.iter().map(|spec| Arc::new(backend(spec))).collect(),
             catalogue: ArcSwap::from_pointee(Catalogue::of(Vec::new())),
         };
-        pool.rebuild_catalogue();
+        pool.recall();
         pool
     }
 
@@ -109,7 +109,7 @@ impl Pool {
         if backend.inventory().is_none_or(|known| *known != inventory) {
             backend.set_inventory(Arc::new(inventory));
         }
-        self.rebuild_catalogue();
+        self.recall();
     }
 
     /// The body of `/api/tags`: every model once, newest first.
@@ -122,7 +122,8 @@ impl Pool {
         self.catalogue.load().openai()
     }
 
-    fn rebuild_catalogue(&self) {
+    /// Turns what the backends are known to hold by now into the catalogue that choices read.
+    pub fn recall(&self) {
         let inventories: Vec<_> = self
             .backends
             .iter()
