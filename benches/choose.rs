@@ -37,10 +37,10 @@ fn pool(size: usize, now: Instant) -> (Pool, Vec<Lease>) {
 }
 
 fn choose(criterion: &mut Criterion) {
-    let demand = Demand {
-        model: ModelKey::parse("llama3.2"),
-        client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
-    };
+    let demand = Demand::new(
+        ModelKey::parse("llama3.2"),
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+    );
     let model = demand.model.as_ref();
     for size in SIZES {
         let start = Instant::now();

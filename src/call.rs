@@ -1,13 +1,15 @@
 //! A request read far enough to route it, and able to be sent again if that is safe.
 
-use crate::demand::Demand;
+use crate::demand::{Demand, Intent};
 use crate::error::Error;
 use crate::header;
 use crate::link::RequestBody;
 use crate::pool::Backend;
+use crate::reading::{self, Encoding, Reading};
 use crate::route::{Action, Route};
+use crate::session;
 use crate::upload::{Upload, UploadWatch};
-use crate::wire::{Ask, ModelKey};
+use crate::wire::{Kind, ModelKey};
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http::uri::PathAndQuery;
@@ -16,7 +18,6 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use ipnet::IpNet;
-use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// What is set aside for a body on the client's word alone, in bytes.
@@ -77,16 +78,18 @@ impl Call {
     ) -> Result<(Self, Option<String>), Error> {
         let (mut parts, incoming) = request.into_parts();
         let upload = Upload::new(incoming);
-        let mut name = None;
+        let mut reading = Reading::default();
         let method = &parts.method;
         let body = match route.action {
             _ if method == Method::GET || method == Method::HEAD => {
-                name = (route.action == Action::Pick).then(|| last_segment(parts.uri.path()));
+                reading.name =
+                    (route.action == Action::Pick).then(|| last_segment(parts.uri.path()));
                 Body::Kept(Bytes::new())
             }
             Action::Pick | Action::Change | Action::Pull | Action::Create => {
+                let encoding = Encoding::of(route, &parts.headers)?;
                 let bytes = read_whole(upload, body_limit).await?;
-                name = Ask::read(&bytes)?.model_or_name().map(Cow::into_owned);
+                reading = reading::read(route, encoding, &parts, &bytes).await?;
                 Body::Kept(bytes)
             }
             Action::Any
@@ -99,6 +102,8 @@ impl Call {
                 upload: Some(upload),
             },
         };
+        let Reading { name, facts } = reading;
+        let session = session::of(&parts.headers).or(facts.session);
         header::for_backends(
             &mut parts.headers,
             sender.peer,
@@ -106,8 +111,13 @@ impl Call {
             sender.request_id,
         );
         let demand = Demand {
-            model: name.as_deref().and_then(ModelKey::parse),
-            client: sender.client,
+            session,
+            intent: Intent::of(route, &facts),
+            is_embedding: Kind::of(route.label).is_embedding(),
+            runner: facts.runner,
+            prompt_bytes: facts.prompt_bytes,
+            prefixes: facts.prefixes,
+            ..Demand::new(name.as_deref().and_then(ModelKey::parse), sender.client)
         };
         let target = parts
             .uri

@@ -1,6 +1,8 @@
 //! What one request asks for, as far as choosing a backend may depend on it.
 
-use crate::wire::ModelKey;
+use crate::route::Route;
+use crate::wire::{Facts, Family, Kind, ModelKey, Prefix, RunnerOptions};
+use smallvec::SmallVec;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The facts of a request that strategies may use. It holds no text that a user wrote.
@@ -10,9 +12,60 @@ pub struct Demand {
     pub model: Option<ModelKey>,
     /// Where the request came from, trusted proxies looked through.
     pub client: IpAddr,
+    /// What is to be done with the model.
+    pub intent: Intent,
+    /// Whether text is to be embedded, which goes one request at a time on a node and has no use for earlier work.
+    pub is_embedding: bool,
+    /// What the model's runner is to be started with.
+    pub runner: RunnerOptions,
+    /// What requests that belong together have in common, as their client says; hashed, the same in every process.
+    pub session: Option<u64>,
+    /// Bytes of JSON that the model is to read, images included.
+    pub prompt_bytes: u64,
+    /// The beginnings of the conversation, shortest first; at most [`PREFIXES`](crate::wire::PREFIXES).
+    pub prefixes: SmallVec<[Prefix; 8]>,
+}
+
+/// What a request wants of its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Intent {
+    /// An answer.
+    #[default]
+    Infer,
+    /// That it is loaded.
+    Load,
+    /// That it is no longer loaded.
+    Unload,
+}
+
+impl Intent {
+    /// The intent of a request to a route: only Ollama's own API takes an empty text for one to load or unload.
+    pub(crate) fn of(route: Route, facts: &Facts) -> Self {
+        if route.family != Family::Native || !facts.is_empty {
+            Self::Infer
+        } else if facts.keeps_nothing && !Kind::of(route.label).is_embedding() {
+            Self::Unload
+        } else {
+            Self::Load
+        }
+    }
 }
 
 impl Demand {
+    /// A demand for an answer of which no more is known.
+    pub fn new(model: Option<ModelKey>, client: IpAddr) -> Self {
+        Self {
+            model,
+            client,
+            intent: Intent::default(),
+            is_embedding: false,
+            runner: RunnerOptions::default(),
+            session: None,
+            prompt_bytes: 0,
+            prefixes: SmallVec::new(),
+        }
+    }
+
     /// The bytes that stand for the client where requests are kept together: an IPv4 address whole, of an IPv6 address
     /// the /64 that one household or host moves about in. A mapped IPv4 address counts as IPv4.
     pub fn client_key(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! Everything that the proxy itself can say no with: status, text and what the client may do, in one place.
 
 use crate::reply::Source;
-use crate::wire::{AskError, Family};
+use crate::wire::{AskError, Family, ZstdError};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use thiserror::Error;
@@ -34,6 +34,14 @@ pub enum Error {
     /// The body is not what the route needs.
     #[error("{0}")]
     Body(#[from] AskError),
+    /// The body is encoded, and cannot be decoded.
+    #[error("{0}")]
+    Zstd(#[from] ZstdError),
+    /// The body is encoded in a way that Ollama does not read on this route.
+    #[error(
+        "this content encoding is not supported here: send the body as it is, or as zstd to one of /v1"
+    )]
+    Encoding,
     /// The body is longer than the limit.
     #[error("the request body is longer than {limit} bytes, this proxy's limits.body")]
     BodyTooLarge {
@@ -62,7 +70,10 @@ impl Error {
         match self {
             Self::OddPath => StatusCode::NOT_FOUND,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Host | Self::Body(_) | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::Host | Self::Body(_) | Self::Zstd(_) | Self::BodyBroken => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -90,7 +101,12 @@ impl Error {
             Self::Host | Self::BodyBroken | Self::TargetTooLong { .. } => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Self::OddPath | Self::Body(_) | Self::BodyTooLarge { .. } | Self::Lost { .. } => {}
+            Self::OddPath
+            | Self::Body(_)
+            | Self::Zstd(_)
+            | Self::Encoding
+            | Self::BodyTooLarge { .. }
+            | Self::Lost { .. } => {}
         }
         response
     }

@@ -130,7 +130,7 @@ const TABLE: &[Row] = &[
     row(
         "/v1/audio/transcriptions",
         "POST",
-        Action::Any,
+        Action::Pick,
         Family::OpenAi,
     ),
     row(

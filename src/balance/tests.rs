@@ -25,10 +25,7 @@ impl Fleet {
         let backend = |(at, weight): (usize, &f64)| node(&format!("n{at}"), *weight, now);
         Self {
             backends: weights.iter().enumerate().map(backend).collect(),
-            demand: Demand {
-                model: None,
-                client: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-            },
+            demand: Demand::new(None, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1))),
             now,
         }
     }

@@ -36,7 +36,7 @@ impl Family {
 
 fn openai(status: StatusCode, message: &str) -> serde_json::Value {
     let kind = match status {
-        StatusCode::BAD_REQUEST => "invalid_request_error",
+        StatusCode::BAD_REQUEST | StatusCode::UNSUPPORTED_MEDIA_TYPE => "invalid_request_error",
         StatusCode::NOT_FOUND => "not_found_error",
         _ => "api_error",
     };
@@ -45,7 +45,7 @@ fn openai(status: StatusCode, message: &str) -> serde_json::Value {
 
 fn anthropic(status: StatusCode, message: &str) -> serde_json::Value {
     let kind = match status.as_u16() {
-        400 | 413 => "invalid_request_error",
+        400 | 413 | 415 => "invalid_request_error",
         401 => "authentication_error",
         403 => "permission_error",
         404 => "not_found_error",

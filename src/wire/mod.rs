@@ -2,12 +2,15 @@
 
 mod ask;
 mod error;
+pub(crate) mod form;
 mod meter;
 mod name;
+pub(crate) mod zstd;
 
-pub use ask::{Ask, AskError};
+pub use ask::{Ask, AskError, Facts, Kind, PREFIXES, Prefix, RunnerOptions};
 pub use meter::Meter;
 pub use name::ModelKey;
+pub use zstd::ZstdError;
 
 /// The API a route belongs to, which decides the shape of errors and streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

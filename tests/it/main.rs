@@ -8,6 +8,7 @@
 )]
 
 mod balancing; // who gets which request
+mod bodies; // bodies in every form that Ollama takes
 mod cancellation; // clients that leave
 mod config; // what may be configured, and how mistakes are told
 mod failover; // backends that fail, and how a request survives it

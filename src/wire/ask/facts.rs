@@ -1,0 +1,192 @@
+//! What a body says besides the model: sizes, hashes and switches, never text.
+
+use super::chain::{Chain, Messages, Prefix};
+use super::keep_alive;
+use super::kind::Kind;
+use super::options::RunnerOptions;
+use super::text::Key;
+use crate::session;
+use crate::wire::ModelKey;
+use serde::Deserializer as _;
+use serde::de::{DeserializeSeed as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
+use std::fmt;
+
+/// Facts of a body that routing may use. All are at rest in a body that says nothing about them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts {
+    /// What the model's runner is to be started with.
+    pub runner: RunnerOptions,
+    /// Whether the body lacks the text of its kind, so that there is nothing to compute.
+    pub is_empty: bool,
+    /// Whether `keep_alive` is zero.
+    pub keeps_nothing: bool,
+    /// What the body's requests have in common that belong together, hashed.
+    pub session: Option<u64>,
+    /// Size of all that is to be read by the model, as JSON, images included.
+    pub prompt_bytes: u64,
+    /// The beginnings of the text, shortest first, at most [`PREFIXES`](super::PREFIXES).
+    pub prefixes: SmallVec<[Prefix; 8]>,
+}
+
+/// What is noted of a body while it is read.
+#[derive(Debug)]
+pub(super) struct Notes<'a> {
+    kind: Kind,
+    messages: Chain,
+    text: Option<&'a str>,
+    system: Option<&'a str>,
+    tools: Option<&'a str>,
+    keep_alive: Option<&'a str>,
+    cache_key: Option<&'a str>,
+    user: Option<&'a str>,
+    metadata_user: Option<&'a str>,
+    runner: RunnerOptions,
+}
+
+impl<'a> Notes<'a> {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            messages: Chain::default(),
+            text: None,
+            system: None,
+            tools: None,
+            keep_alive: None,
+            cache_key: None,
+            user: None,
+            metadata_user: None,
+            runner: RunnerOptions::default(),
+        }
+    }
+
+    /// Takes the value of a key, if the key is worth it.
+    ///
+    /// # Errors
+    /// When the value is no JSON, or `messages` is neither an array nor null.
+    pub(super) fn take<A: MapAccess<'a>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+    ) -> Result<bool, A::Error> {
+        let Some(text_key) = self.kind.text_key() else {
+            return Ok(false);
+        };
+        let is = |name: &str| key.eq_ignore_ascii_case(name);
+        if is(text_key) && self.kind == Kind::Chat {
+            self.messages = map.next_value_seed(Messages)?;
+            return Ok(true);
+        }
+        let slot = if is(text_key) {
+            &mut self.text
+        } else if is("system") || is("instructions") {
+            &mut self.system
+        } else if is("tools") {
+            &mut self.tools
+        } else if is("keep_alive") {
+            &mut self.keep_alive
+        } else if is("prompt_cache_key") {
+            &mut self.cache_key
+        } else if is("user") {
+            &mut self.user
+        } else if is("metadata") {
+            self.metadata_user = user_of(map.next_value::<&RawValue>()?.get());
+            return Ok(true);
+        } else if is("options") {
+            self.runner.take(map.next_value::<&RawValue>()?.get());
+            return Ok(true);
+        } else {
+            return Ok(false);
+        };
+        let raw = map.next_value::<&RawValue>()?.get();
+        // To a Go string, null changes nothing; everything else it empties.
+        let is_go_string = is("prompt") || is("system");
+        if raw != "null" || !is_go_string {
+            *slot = (raw != "null").then_some(raw);
+        }
+        Ok(true)
+    }
+
+    /// What was noted, for a body that names this model.
+    pub(super) fn finish(self, model: Option<&str>) -> Facts {
+        if self.kind == Kind::Other {
+            return Facts::default();
+        }
+        let text = self.text.unwrap_or_default();
+        let mut chain = self.messages;
+        let (is_empty, text_bytes) = if self.kind == Kind::Chat {
+            (chain.is_empty(), chain.bytes())
+        } else {
+            (is_empty(text), text.len() as u64)
+        };
+        match self.kind {
+            Kind::Generate => chain.push_blocks(unquoted(text).unwrap_or(text).as_bytes()),
+            Kind::Responses => chain = items(text),
+            Kind::Other | Kind::Chat | Kind::Embed | Kind::Embeddings => {}
+        }
+        let system = self.system.unwrap_or_default().as_bytes();
+        let tools = self.tools.unwrap_or_default().as_bytes();
+        let model = model.unwrap_or_default();
+        let model_hash = ModelKey::parse(model).map_or(0, |key| key.hash64());
+        Facts {
+            runner: self.runner,
+            is_empty,
+            keeps_nothing: self.keep_alive.is_some_and(keep_alive::is_zero),
+            session: [self.cache_key, self.metadata_user, self.user]
+                .into_iter()
+                .find_map(|raw| session::hash(unquoted(raw?)?.as_bytes())),
+            prompt_bytes: text_bytes + (system.len() + tools.len()) as u64,
+            prefixes: chain.finish(&[&model_hash.to_le_bytes(), system, tools]),
+        }
+    }
+}
+
+/// What is between the quotes of a JSON string, escapes as they are.
+fn unquoted(raw: &str) -> Option<&str> {
+    raw.strip_prefix('"')?.strip_suffix('"')
+}
+
+/// Whether a text, or a list of texts, is empty.
+fn is_empty(raw: &str) -> bool {
+    let inner = raw.strip_prefix('[').and_then(|raw| raw.strip_suffix(']'));
+    raw.is_empty() || raw == r#""""# || inner.is_some_and(|inner| inner.trim_ascii().is_empty())
+}
+
+/// A list of items, or a text in blocks.
+fn items(raw: &str) -> Chain {
+    let list = Messages.deserialize(&mut serde_json::Deserializer::from_str(raw));
+    list.unwrap_or_else(|_| {
+        let mut chain = Chain::default();
+        chain.push_blocks(unquoted(raw).unwrap_or(raw).as_bytes());
+        chain
+    })
+}
+
+/// `user_id` of a `metadata` object.
+fn user_of(raw: &str) -> Option<&str> {
+    serde_json::Deserializer::from_str(raw)
+        .deserialize_map(UserId)
+        .ok()?
+}
+
+struct UserId;
+
+impl<'de> Visitor<'de> for UserId {
+    type Value = Option<&'de str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut user = None;
+        while let Some(key) = map.next_key_seed(Key)? {
+            let raw: &RawValue = map.next_value()?;
+            if key.eq_ignore_ascii_case("user_id") {
+                user = Some(raw.get());
+            }
+        }
+        Ok(user)
+    }
+}

@@ -1,0 +1,77 @@
+//! The options of a request that its model's runner is started with.
+
+use super::text::Key;
+use serde::Deserializer as _;
+use serde::de::{MapAccess, Visitor};
+use serde_json::value::RawValue;
+use std::fmt;
+
+/// What a runner is started with: a model that is loaded with other values is loaded again. `None` where the request
+/// leaves it open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct RunnerOptions {
+    /// The context, in tokens.
+    pub num_ctx: Option<i64>,
+    /// Tokens of a prompt that are worked on at a time.
+    pub num_batch: Option<i64>,
+    /// Layers on GPUs.
+    pub num_gpu: Option<i64>,
+    /// The GPU for what is not split.
+    pub main_gpu: Option<i64>,
+    /// Whether the model's file is mapped into memory.
+    pub use_mmap: Option<bool>,
+    /// Threads on the CPU.
+    pub num_thread: Option<i64>,
+}
+
+impl RunnerOptions {
+    /// Takes over what an `options` object says. Ollama, which reads it into a map, minds the case of its keys, and adds
+    /// up several such objects; `null` for the whole forgets what came before, for one option leaves it open.
+    pub(super) fn take(&mut self, raw: &str) {
+        if raw == "null" {
+            *self = Self::default();
+            return;
+        }
+        // An object was checked by the reader that found it; anything else says nothing.
+        if let Ok(options) = serde_json::Deserializer::from_str(raw).deserialize_map(Given(*self)) {
+            *self = options;
+        }
+    }
+}
+
+struct Given(RunnerOptions);
+
+impl<'de> Visitor<'de> for Given {
+    type Value = RunnerOptions;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RunnerOptions, A::Error> {
+        let Self(mut options) = self;
+        while let Some(key) = map.next_key_seed(Key)? {
+            let raw = map.next_value::<&RawValue>()?.get();
+            match &*key {
+                "num_ctx" => options.num_ctx = integer(raw),
+                "num_batch" => options.num_batch = integer(raw),
+                "num_gpu" => options.num_gpu = integer(raw),
+                "main_gpu" => options.main_gpu = integer(raw),
+                "use_mmap" => options.use_mmap = serde_json::from_str(raw).ok(),
+                "num_thread" => options.num_thread = integer(raw),
+                _ => {}
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// A number, whatever is behind its point cut off.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "cutting off is what Ollama does, and the ends of the range are far from anything that it accepts"
+)]
+fn integer(raw: &str) -> Option<i64> {
+    let number: f64 = serde_json::from_str(raw).ok()?;
+    Some(number as i64)
+}
