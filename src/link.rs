@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -71,7 +72,7 @@ impl Body for RequestBody {
 pub enum ConnectError {
     /// The name has no address, or no address took the connection.
     #[error("{0}")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// Nothing answered in time.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
@@ -87,6 +88,23 @@ pub struct SendError {
     pub error: hyper::Error,
     /// The request, if not a byte of it was written.
     pub unsent: Option<Request<RequestBody>>,
+}
+
+impl ConnectError {
+    /// Whether this side has run out of descriptors, ports or memory, which says nothing of the backend.
+    pub fn is_our_own(&self) -> bool {
+        /// The same two numbers on every Unix.
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        let Self::Io(error) = self else {
+            return false;
+        };
+        matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+            || matches!(
+                error.kind(),
+                io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory
+            )
+    }
 }
 
 type Driver = Pin<Box<Connection<TokioIo<TcpStream>, RequestBody>>>;

@@ -7,6 +7,7 @@ use crate::health::{self, Signal};
 use crate::pool::Backend;
 use crate::state::State;
 use crate::survey;
+use crate::upstream::Failure;
 use arc_swap::ArcSwap;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -49,7 +50,7 @@ enum Question {
 struct Finding {
     backend: Arc<Backend>,
     question: Question,
-    outcome: Result<(), String>,
+    outcome: Result<(), Failure>,
 }
 
 /// Probes the backends of whatever state is current, for ever, and says in `first_round` when each was asked once. All
@@ -112,17 +113,20 @@ async fn ask(state: Arc<ArcSwap<State>>, backend: Arc<Backend>, question: Questi
 }
 
 /// Takes in what a question found, and says whether it brought the backend back into rotation.
-fn is_back(backend: &Backend, question: Question, outcome: Result<(), String>) -> bool {
+fn is_back(backend: &Backend, question: Question, outcome: Result<(), Failure>) -> bool {
     let now = Instant::now();
     match (question, outcome) {
+        // What the proxy itself lacks says nothing of the backend.
+        (Question::Check, Err(Failure::Exhausted(_))) => false,
         (Question::Check, outcome) => {
             backend.links().prune(now);
-            let signal = outcome.map_or_else(Signal::CheckFailed, |()| Signal::CheckPassed);
+            let failed = |failure: Failure| Signal::CheckFailed(failure.to_string());
+            let signal = outcome.map_or_else(failed, |()| Signal::CheckPassed);
             backend.observe(signal, now) == Some(health::State::Up)
         }
         (Question::Tags | Question::Loaded, Ok(())) => false,
         (Question::Tags | Question::Loaded, Err(reason)) => {
-            tracing::debug!(backend = backend.name(), reason, "cannot list models");
+            tracing::debug!(backend = backend.name(), %reason, "cannot list models");
             false
         }
     }

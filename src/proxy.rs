@@ -155,6 +155,12 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
                 let retry = failure.may_retry(call);
                 let error = match failure {
                     Failure::Client => return Err(Error::BodyBroken),
+                    // It would be no different with another backend.
+                    Failure::Exhausted(reason) => {
+                        return Err(Error::NoBackend(format!(
+                            "the proxy cannot make more connections: {reason}"
+                        )));
+                    }
                     Failure::Connect(_) => None,
                     Failure::Lost(reason) => Some(Error::Lost {
                         name: name.to_string(),

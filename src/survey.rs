@@ -4,7 +4,7 @@
 
 use crate::pool::{Backend, Inventory, Loaded};
 use crate::state::State;
-use crate::upstream;
+use crate::upstream::{self, Failure};
 use arc_swap::ArcSwap;
 use serde::Deserialize;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const LIST_BYTES: usize = 16 << 20;
 ///
 /// # Errors
 /// With the reason for people, when it does not answer in its check's time or answers with a server error.
-pub async fn check(backend: &Backend) -> Result<(), String> {
+pub async fn check(backend: &Backend) -> Result<(), Failure> {
     #[derive(Deserialize)]
     struct Version {
         version: String,
@@ -33,7 +33,10 @@ pub async fn check(backend: &Backend) -> Result<(), String> {
     )
     .await?;
     if status.is_server_error() {
-        return Err(format!("answered {} to a check", status.as_u16()));
+        return Err(Failure::Lost(format!(
+            "answered {} to a check",
+            status.as_u16()
+        )));
     }
     if let Ok(Version { version }) = serde_json::from_slice(&body) {
         backend.set_version(version);
@@ -45,11 +48,10 @@ pub async fn check(backend: &Backend) -> Result<(), String> {
 ///
 /// # Errors
 /// With the reason for people; what was known before stays.
-pub async fn tags(state: &ArcSwap<State>, backend: &Backend) -> Result<(), String> {
+pub async fn tags(state: &ArcSwap<State>, backend: &Backend) -> Result<(), Failure> {
     backend.settle_doubt();
     let inventory = Inventory::from_tags(&list(backend, "/api/tags").await?);
-    let inventory =
-        inventory.map_err(|error| format!("its list of models cannot be read: {error}"))?;
+    let inventory = inventory.map_err(|error| unreadable("models", &error))?;
     state.load().pool.learn(backend, inventory);
     Ok(())
 }
@@ -58,20 +60,25 @@ pub async fn tags(state: &ArcSwap<State>, backend: &Backend) -> Result<(), Strin
 ///
 /// # Errors
 /// With the reason for people; what was known before stays.
-pub async fn loaded(backend: &Backend) -> Result<(), String> {
+pub async fn loaded(backend: &Backend) -> Result<(), Failure> {
     let loaded = Loaded::from_ps(&list(backend, "/api/ps").await?);
-    backend.set_loaded(
-        loaded.map_err(|error| format!("its list of loaded models cannot be read: {error}"))?,
-    );
+    backend.set_loaded(loaded.map_err(|error| unreadable("loaded models", &error))?);
     Ok(())
 }
 
-async fn list(backend: &Backend, path: &str) -> Result<bytes::Bytes, String> {
+async fn list(backend: &Backend, path: &str) -> Result<bytes::Bytes, Failure> {
     let (status, body) =
         upstream::get(&backend.spec().origin, path, LIST_TIMEOUT, LIST_BYTES).await?;
     if status.is_success() {
         Ok(body)
     } else {
-        Err(format!("answered {} to {path}", status.as_u16()))
+        Err(Failure::Lost(format!(
+            "answered {} to {path}",
+            status.as_u16()
+        )))
     }
+}
+
+fn unreadable(what: &str, error: &serde_json::Error) -> Failure {
+    Failure::Lost(format!("its list of {what} cannot be read: {error}"))
 }

@@ -2,7 +2,7 @@
 //! none.
 
 use crate::call::Call;
-use crate::link::{Link, RequestBody};
+use crate::link::{ConnectError, Link, RequestBody};
 use crate::pool::{Lease, Origin};
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response, StatusCode, Uri};
@@ -21,6 +21,9 @@ pub enum Failure {
     /// No connection: the backend has seen nothing of the request.
     #[error("{0}")]
     Connect(String),
+    /// No connection, by the proxy's own fault: no backend has seen anything, and none is to blame.
+    #[error("{0}")]
+    Exhausted(String),
     /// The connection broke, or what came was no HTTP: the backend may have worked on the request.
     #[error("{0}")]
     Lost(String),
@@ -30,10 +33,18 @@ pub enum Failure {
 }
 
 impl Failure {
+    fn of_connect(error: &ConnectError) -> Self {
+        if error.is_our_own() {
+            Self::Exhausted(error.to_string())
+        } else {
+            Self::Connect(error.to_string())
+        }
+    }
+
     /// Whether another backend may be asked.
     pub fn may_retry(&self, call: &Call) -> bool {
         match self {
-            Self::Connect(_) | Self::Lost(_) => call.may_be_sent(),
+            Self::Connect(_) | Self::Exhausted(_) | Self::Lost(_) => call.may_be_sent(),
             Self::Client => false,
         }
     }
@@ -57,7 +68,7 @@ pub async fn exchange(
         Ok((response, _)) => lease.answered(response.status(), now),
         Err(Failure::Connect(reason)) => lease.unreachable(reason.clone(), now),
         Err(Failure::Lost(reason)) => lease.failed(reason.clone(), now),
-        Err(Failure::Client) => {}
+        Err(Failure::Client | Failure::Exhausted(_)) => {}
     }
     outcome
 }
@@ -79,7 +90,7 @@ async fn attempt(
             Some(link) => link,
             None => Link::connect(&backend.spec().origin, connect_limit)
                 .await
-                .map_err(|error| Failure::Connect(error.to_string()))?,
+                .map_err(|error| Failure::of_connect(&error))?,
         };
         let request = call.request_for(backend);
         let request =
@@ -149,37 +160,39 @@ pub async fn read_up_to(
 /// Asks a backend for a path on a connection of its own, for the proxy's own purposes.
 ///
 /// # Errors
-/// With a text for people, when there is no whole answer of at most `body_limit` bytes in time.
+/// When there is no whole answer of at most `body_limit` bytes in time.
 pub async fn get(
     origin: &Origin,
     path: &str,
     limit: Duration,
     body_limit: usize,
-) -> Result<(StatusCode, Bytes), String> {
+) -> Result<(StatusCode, Bytes), Failure> {
     let asking = async {
         let mut link = Link::connect(origin, limit)
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Failure::of_connect(&error))?;
         let mut request = Request::new(RequestBody::Kept(Bytes::new()));
         let uri: Result<Uri, _> = format!("{}{path}", origin.prefix()).parse();
-        *request.uri_mut() = uri.map_err(|error| error.to_string())?;
+        *request.uri_mut() = uri.map_err(|error| Failure::Lost(error.to_string()))?;
         request
             .headers_mut()
             .insert(http::header::HOST, origin.authority().clone());
         let answer = link
             .send(request)
             .await
-            .map_err(|failed| describe(&failed.error))?;
+            .map_err(|failed| Failure::Lost(describe(&failed.error)))?;
         let (parts, mut body) = answer.into_parts();
         match read_up_to(&mut body, &mut link, body_limit).await {
             Ok((bytes, true)) => Ok((parts.status, bytes)),
-            Ok((_, false)) => Err(format!(
+            Ok((_, false)) => Err(Failure::Lost(format!(
                 "its answer to {path} is longer than {body_limit} bytes"
-            )),
-            Err(error) => Err(describe(&error)),
+            ))),
+            Err(error) => Err(Failure::Lost(describe(&error))),
         }
     };
-    timeout(limit, asking)
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer to {path} within {limit:?}")))
+    timeout(limit, asking).await.unwrap_or_else(|_| {
+        Err(Failure::Lost(format!(
+            "no answer to {path} within {limit:?}"
+        )))
+    })
 }

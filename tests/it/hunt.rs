@@ -1,9 +1,10 @@
 //! Faults that were found by attack, each with what a user would have noticed.
 
 use crate::support::backend::{Backend, Call, dead_address};
-use crate::support::client::Client;
+use crate::support::client::{Client, post};
 use crate::support::gateway::Proxy;
 use crate::support::process::Process;
+use crate::support::soon;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -148,4 +149,37 @@ async fn a_file_that_is_gone_is_told_once_and_not_once_a_second() {
     std::fs::remove_dir(&file).unwrap();
     std::fs::write(&file, text + "\n").unwrap();
     proxy.line_with("configuration reloaded").await;
+}
+
+#[tokio::test]
+async fn a_proxy_out_of_descriptors_blames_no_backend() {
+    const DESCRIPTORS: usize = 64;
+    let backend = Backend::saying(&["m"], "{}").await;
+    let url = backend.url();
+    let (proxy, address) = Process::serve_within(DESCRIPTORS, &["--backend", &url]).await;
+    // As many clients as descriptors, each of which needs a second one for its backend.
+    let mut clients = Vec::new();
+    for _ in 0..DESCRIPTORS {
+        clients.push(Client::connect(address).await);
+    }
+    let refused = loop {
+        let mut client = clients.remove(0);
+        client.post("/api/chat", r#"{"model":"m"}"#).await;
+        let answer = client.answer().await;
+        if answer.status != 200 {
+            break answer;
+        }
+        clients.push(client);
+    };
+    assert_eq!(refused.status, 503);
+    assert!(
+        refused.body.contains("the proxy cannot make more"),
+        "{refused:?}"
+    );
+    drop(clients);
+    soon("it recovers", async {
+        while post(address, "/api/chat", r#"{"model":"m"}"#).await.status != 200 {}
+    })
+    .await;
+    assert_eq!(proxy.lines_with("backend is out"), 0);
 }

@@ -28,9 +28,23 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
+const SERVE: [&str; 7] = [
+    "serve",
+    "--listen",
+    "127.0.0.1:0",
+    "--admin",
+    "127.0.0.1:0",
+    "--log-format",
+    "json",
+];
+
 impl Process {
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments)
+        Self::run(command(arguments))
+    }
+
+    fn run(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -48,16 +62,25 @@ impl Process {
 
     /// A proxy on free ports that logs JSON, and where it listens.
     pub async fn serve(arguments: &[&str]) -> (Self, SocketAddr) {
-        let fixed = [
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--log-format",
-            "json",
-        ];
-        let mut process = Self::start(&[&fixed, arguments].concat());
+        Self::listening(command(&[&SERVE, arguments].concat())).await
+    }
+
+    /// The same with so many descriptors.
+    pub async fn serve_within(descriptors: usize, arguments: &[&str]) -> (Self, SocketAddr) {
+        let mut shell = Command::new("/bin/sh");
+        shell
+            .arg("-c")
+            .arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""))
+            .arg(env!("CARGO_BIN_EXE_llamero"))
+            .args([&SERVE, arguments].concat())
+            .env_clear()
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        Self::listening(shell).await
+    }
+
+    async fn listening(command: Command) -> (Self, SocketAddr) {
+        let mut process = Self::run(command);
         let line = process.line_with("listening for clients").await;
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         (process, line["address"].as_str().unwrap().parse().unwrap())
