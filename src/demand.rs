@@ -79,3 +79,36 @@ impl Demand {
 fn network_half(address: Ipv6Addr) -> u64 {
     (address.to_bits() >> 64) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Ask;
+    use http::Method;
+
+    #[track_caller]
+    fn check(path: &str, body: &str, intent: Intent) {
+        let route = Route::of(&Method::POST, path).unwrap();
+        let ask = Ask::read_as(Kind::of(route.label), body.as_bytes()).unwrap();
+        assert_eq!(Intent::of(route, &ask.facts), intent, "{path} {body}");
+    }
+
+    #[test]
+    fn nothing_to_say_means_load_or_unload_on_ollamas_own_routes() {
+        for path in ["/api/generate", "/api/chat"] {
+            check(path, r#"{"model":"m"}"#, Intent::Load);
+            check(path, r#"{"keep_alive":"5m"}"#, Intent::Load);
+            check(path, r#"{"keep_alive":-1}"#, Intent::Load);
+            check(path, r#"{"keep_alive":0}"#, Intent::Unload);
+            check(path, r#"{"KEEP_ALIVE":"0m"}"#, Intent::Unload);
+            let full = r#"{"prompt":"a","messages":[{}],"keep_alive":0}"#;
+            check(path, full, Intent::Infer);
+        }
+        check("/api/embed", r#"{"input":[],"keep_alive":0}"#, Intent::Load);
+        check("/api/embed", r#"{"input":"a"}"#, Intent::Infer);
+        check("/api/embeddings", r#"{"prompt":""}"#, Intent::Load);
+        for path in ["/v1/chat/completions", "/v1/embeddings", "/api/show"] {
+            check(path, r#"{"model":"m","keep_alive":0}"#, Intent::Infer);
+        }
+    }
+}

@@ -8,7 +8,7 @@ use super::text::Key;
 use crate::session;
 use crate::wire::ModelKey;
 use serde::Deserializer as _;
-use serde::de::{DeserializeSeed as _, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use std::fmt;
@@ -34,7 +34,8 @@ pub struct Facts {
 #[derive(Debug)]
 pub(super) struct Notes<'a> {
     kind: Kind,
-    messages: Chain,
+    lists: bool,
+    messages: Option<Chain>,
     text: Option<&'a str>,
     system: Option<&'a str>,
     tools: Option<&'a str>,
@@ -46,10 +47,12 @@ pub(super) struct Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
-    pub(super) fn new(kind: Kind) -> Self {
+    /// Notes on a body of a kind; `lists` says whether messages are to be a list.
+    pub(super) fn new(kind: Kind, lists: bool) -> Self {
         Self {
             kind,
-            messages: Chain::default(),
+            lists: lists && matches!(kind, Kind::Chat | Kind::Responses),
+            messages: None,
             text: None,
             system: None,
             tools: None,
@@ -64,7 +67,7 @@ impl<'a> Notes<'a> {
     /// Takes the value of a key, if the key is worth it.
     ///
     /// # Errors
-    /// When the value is no JSON, or `messages` is neither an array nor null.
+    /// When the value is no JSON, or messages are to be a list and are not.
     pub(super) fn take<A: MapAccess<'a>>(
         &mut self,
         key: &str,
@@ -74,8 +77,8 @@ impl<'a> Notes<'a> {
             return Ok(false);
         };
         let is = |name: &str| key.eq_ignore_ascii_case(name);
-        if is(text_key) && self.kind == Kind::Chat {
-            self.messages = map.next_value_seed(Messages)?;
+        if self.lists && is(text_key) {
+            self.messages = Some(map.next_value_seed(Messages)?);
             return Ok(true);
         }
         let slot = if is(text_key) {
@@ -114,16 +117,15 @@ impl<'a> Notes<'a> {
             return Facts::default();
         }
         let text = self.text.unwrap_or_default();
-        let mut chain = self.messages;
-        let (is_empty, text_bytes) = if self.kind == Kind::Chat {
-            (chain.is_empty(), chain.bytes())
-        } else {
-            (is_empty(text), text.len() as u64)
+        let (mut chain, is_empty, text_bytes) = match self.messages {
+            Some(chain) => {
+                let (is_empty, bytes) = (chain.is_empty(), chain.bytes());
+                (chain, is_empty, bytes)
+            }
+            None => (Chain::default(), is_empty(text), text.len() as u64),
         };
-        match self.kind {
-            Kind::Generate => chain.push_blocks(unquoted(text).unwrap_or(text).as_bytes()),
-            Kind::Responses => chain = items(text),
-            Kind::Other | Kind::Chat | Kind::Embed | Kind::Embeddings => {}
+        if !self.kind.is_embedding() {
+            chain.push_blocks(unquoted(text).unwrap_or(text).as_bytes());
         }
         let system = self.system.unwrap_or_default().as_bytes();
         let tools = self.tools.unwrap_or_default().as_bytes();
@@ -151,16 +153,6 @@ fn unquoted(raw: &str) -> Option<&str> {
 fn is_empty(raw: &str) -> bool {
     let inner = raw.strip_prefix('[').and_then(|raw| raw.strip_suffix(']'));
     raw.is_empty() || raw == r#""""# || inner.is_some_and(|inner| inner.trim_ascii().is_empty())
-}
-
-/// A list of items, or a text in blocks.
-fn items(raw: &str) -> Chain {
-    let list = Messages.deserialize(&mut serde_json::Deserializer::from_str(raw));
-    list.unwrap_or_else(|_| {
-        let mut chain = Chain::default();
-        chain.push_blocks(unquoted(raw).unwrap_or(raw).as_bytes());
-        chain
-    })
 }
 
 /// `user_id` of a `metadata` object.

@@ -346,14 +346,13 @@ proptest! {
             let Ok(ask) = read else { continue };
             prop_assert_eq!(ask.model.as_deref(), model.as_str());
             prop_assert_eq!(ask.name.as_deref(), body["name"].as_str());
-            let messages = &body["messages"];
-            if kind == Kind::Other || (kind == Kind::Chat && !messages.is_array() && !messages.is_null()) {
+            if kind == Kind::Other {
                 prop_assert_eq!(ask.facts, Facts::default());
                 continue;
             }
             prop_assert_eq!(ask.facts.runner, expected_options(&body));
             let text = &body[kind.text_key().unwrap()];
-            let list = text.as_array().filter(|_| kind != Kind::Other);
+            let list = text.as_array();
             let empty = text.is_null() || text == "" || list.is_some_and(Vec::is_empty);
             prop_assert_eq!(ask.facts.is_empty, empty);
             let keep = &body["keep_alive"];
