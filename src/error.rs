@@ -1,14 +1,16 @@
 //! Everything that the proxy itself can say no with: status, text and what the client may do, in one place.
 
+use crate::header::{RETRY_AFTER_MS, SHOULD_RETRY};
 use crate::reply::Source;
 use crate::wire::{AskError, Family, ZstdError};
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use std::time::Duration;
 use thiserror::Error;
 
-/// Seconds after which a client may ask again when no backend can be had: about the time that checks need to notice that
-/// one is back.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+/// When a client may ask again if no backend can be had: about the time that checks need to notice that one is back.
+/// Whole seconds, at most 120, which is the longest that clients heed.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Why a request got no backend's answer.
 #[derive(Debug, Error)]
@@ -16,6 +18,9 @@ pub enum Error {
     /// The path is written in a way that proxy and backend might read differently.
     #[error("404 page not found")]
     OddPath,
+    /// A web page asks that may not.
+    #[error("this web page's origin is not allowed")]
+    ForeignOrigin,
     /// The path is known, the method is wrong for it.
     #[error("405 method not allowed: use {allow}")]
     Method {
@@ -69,6 +74,7 @@ impl Error {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::OddPath => StatusCode::NOT_FOUND,
+            Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::Host | Self::Body(_) | Self::Zstd(_) | Self::BodyBroken => {
                 StatusCode::BAD_REQUEST
@@ -81,34 +87,80 @@ impl Error {
         }
     }
 
-    /// The answer in the shape that a family's clients read.
-    pub fn into_response(self, family: Family) -> Response<Source> {
+    /// The answer in the shape that a family's clients read. What Ollama's router itself would say, before any family is
+    /// known, it says in the router's words.
+    pub fn into_response(self, family: Family, request_id: &HeaderValue) -> Response<Source> {
         let status = self.status();
-        let body = family.error_body(status, &self.to_string());
+        let text = self.to_string();
+        let (kind, body) = if matches!(self, Self::ForeignOrigin) {
+            (None, Bytes::new())
+        } else if matches!(self, Self::OddPath) {
+            (Some("text/plain"), text.into())
+        } else {
+            let body = family.error_body(status, &text, request_id);
+            (Some("application/json; charset=utf-8"), body)
+        };
         let mut response = Response::new(Source::Own(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json; charset=utf-8"),
-        );
+        if let Some(kind) = kind {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        }
+        self.advise(family, headers);
         match self {
-            Self::NoBackend(_) => drop(headers.insert(header::RETRY_AFTER, RETRY_AFTER)),
             Self::Method { allow } => {
-                drop(headers.insert(header::ALLOW, HeaderValue::from_static(allow)));
+                headers.insert(header::ALLOW, HeaderValue::from_static(allow));
             }
             // The connection's framing cannot be trusted any more.
             Self::Host | Self::BodyBroken | Self::TargetTooLong { .. } => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Self::OddPath
+            | Self::ForeignOrigin
             | Self::Body(_)
             | Self::Zstd(_)
             | Self::Encoding
             | Self::BodyTooLarge { .. }
+            | Self::NoBackend(_)
             | Self::Lost { .. } => {}
         }
         response
+    }
+
+    /// Tells the client whether to ask again, and when.
+    fn advise(&self, family: Family, headers: &mut HeaderMap) {
+        let Some(retry) = self.may_pass() else {
+            return;
+        };
+        if retry {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
+        }
+        // The rest is read by OpenAI's and Anthropic's clients alone.
+        if family == Family::Native {
+            return;
+        }
+        let word = if retry { "true" } else { "false" };
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static(word));
+        if retry {
+            headers.insert(RETRY_AFTER_MS, (RETRY_AFTER.as_secs() * 1000).into());
+        }
+    }
+
+    /// Whether the same request may have another answer later, where that can be said.
+    fn may_pass(&self) -> Option<bool> {
+        match self {
+            Self::NoBackend(_) | Self::Lost { .. } => Some(true),
+            Self::OddPath
+            | Self::ForeignOrigin
+            | Self::Method { .. }
+            | Self::Host
+            | Self::TargetTooLong { .. }
+            | Self::Body(_)
+            | Self::Zstd(_)
+            | Self::Encoding
+            | Self::BodyTooLarge { .. } => Some(false),
+            Self::BodyBroken => None,
+        }
     }
 }
 

@@ -12,6 +12,14 @@ pub const ATTEMPTS: HeaderName = HeaderName::from_static("x-llamero-attempts");
 /// What a request is called in logs.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What Anthropic's clients call [`REQUEST_ID`].
+pub const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+/// [`RETRY_AFTER`](header::RETRY_AFTER) in milliseconds, as OpenAI's and Anthropic's clients read it.
+pub const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// Whether OpenAI's and Anthropic's clients ask again, whatever the status.
+pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -36,6 +44,8 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 /// Entries of `X-Forwarded-For` that are looked at, from the right.
 const FORWARDED_LIMIT: usize = 64;
 const REQUEST_ID_BYTES: usize = 128;
+/// The content types of streams.
+const STREAMS: [&str; 2] = ["application/x-ndjson", "text/event-stream"];
 
 /// Removes what is not meant for the other side.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -84,8 +94,9 @@ fn address_of(entry: &str) -> Option<IpAddr> {
 
 /// Turns a client's headers into those for a backend, but for `Host`, which differs from backend to backend.
 ///
-/// Framing headers go, since the body that is sent decides them. `Origin` goes, since a backend would judge it against
-/// its own name. What an untrusted peer says about forwarding goes too.
+/// Framing headers go, since the body that is sent decides them. `Origin` and what a browser asks with it go, since a
+/// backend would judge it against its own name. What is said to the proxy alone goes, since a backend may pass it on to a
+/// cloud. What an untrusted peer says about forwarding goes too.
 pub fn for_backends(
     headers: &mut HeaderMap,
     peer: IpAddr,
@@ -103,6 +114,8 @@ pub fn for_backends(
     ] {
         headers.remove(name);
     }
+    remove_named(headers, "access-control-request-");
+    remove_named(headers, "x-llamero-");
     let peer_trusted = trusted.iter().any(|net| net.contains(&peer.to_canonical()));
     let mut chain = peer.to_canonical().to_string();
     if peer_trusted {
@@ -132,13 +145,45 @@ pub fn for_backends(
     headers.insert(REQUEST_ID, request_id.clone());
 }
 
-/// Turns a backend's headers into those for a client. Framing is left to the body, but for HEAD, whose length no body
+/// Removes the headers whose names begin so.
+fn remove_named(headers: &mut HeaderMap, start: &str) {
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(start))
+        .cloned()
+        .collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Turns a backend's headers into those for a client. What it says about origins goes: it was told of none. Framing is left to the body, but for HEAD, whose length no body
 /// can tell.
 pub fn for_client(headers: &mut HeaderMap, is_head: bool) {
     if !is_head || headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }
     strip_hop_by_hop(headers);
+    remove_named(headers, "access-control-");
+}
+
+/// Asks proxies and caches on the way to the client to hold nothing of a stream back.
+pub fn unbuffer(headers: &mut HeaderMap) {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .and_then(|kind| kind.split(';').next())
+        .unwrap_or_default()
+        .trim();
+    if STREAMS
+        .iter()
+        .any(|stream| stream.eq_ignore_ascii_case(kind))
+    {
+        headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        headers
+            .entry(header::CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-cache"));
+    }
 }
 
 /// The client's own id if it is short and plain, else a new one.
@@ -249,6 +294,11 @@ mod tests {
             ("x-real-ip", "9.9.9.9"),
             ("forwarded", "for=9.9.9.9"),
             ("x-forwarded-prefix", "/x"),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "x"),
+            ("access-control-request-private-network", "true"),
+            ("x-llamero-backend", "gpu1"),
+            ("x-llamero-anything", "1"),
             ("authorization", "Bearer ollama"),
         ]);
         for_backends(
@@ -300,6 +350,40 @@ mod tests {
             head,
             headers(&[("content-length", "17"), ("content-type", "text/plain")])
         );
+    }
+
+    #[test]
+    fn what_backends_say_about_origins_goes() {
+        let mut map = headers(&[
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-credentials", "true"),
+            ("vary", "accept-encoding"),
+        ]);
+        for_client(&mut map, false);
+        assert_eq!(map, headers(&[("vary", "accept-encoding")]));
+    }
+
+    #[track_caller]
+    fn check_unbuffered(before: &[(&'static str, &'static str)], cache: Option<&str>) {
+        let mut map = headers(before);
+        unbuffer(&mut map);
+        let text = |name| map.get(name).and_then(|value| value.to_str().ok());
+        assert_eq!(text(header::CACHE_CONTROL), cache, "{before:?}");
+        let is_stream = text(ACCEL_BUFFERING) == Some("no");
+        assert_eq!(is_stream, cache.is_some(), "{before:?}");
+    }
+
+    #[test]
+    fn streams_are_not_to_be_held_back() {
+        let ndjson = ("content-type", "application/x-ndjson");
+        check_unbuffered(&[ndjson], Some("no-cache"));
+        check_unbuffered(&[ndjson, ("cache-control", "no-store")], Some("no-store"));
+        check_unbuffered(
+            &[("content-type", "Text/Event-Stream; charset=utf-8")],
+            Some("no-cache"),
+        );
+        check_unbuffered(&[("content-type", "application/json")], None);
+        check_unbuffered(&[], None);
     }
 
     #[test]

@@ -13,8 +13,10 @@
 //! | choosing one of several, pure | [`balance`] |
 //! | a request on its way, its answer, its log line | `call`, `reply`, `access`, `error` |
 //! | one exchange with one backend; loads that outlive their client | `upstream`, `load_guard` |
+//! | which pages may call, from which paths clients are sent on | `cors`, `mount`, `redirect` |
 //! | all that one configuration decides | [`config`], `state` |
 //! | what the fleet says in one voice, and how it is asked | `survey`, `lists` |
+//! | how a request comes in and its answer goes out | `edge` |
 //! | the straight way of a request | `proxy` |
 //! | listeners, ticks, files, signals | `server`, `admin`, `probe`, `reload`, `gateway`, [`cli`] |
 //! | simulated nodes, which use only the wire | [`mock`] |
@@ -50,7 +52,9 @@ pub mod balance;
 mod call;
 pub mod cli;
 pub mod config;
+mod cors;
 pub mod demand;
+mod edge;
 mod error;
 mod ewma;
 mod gateway;
@@ -61,10 +65,12 @@ mod lists;
 mod load_guard;
 mod log;
 pub mod mock;
+mod mount;
 pub mod pool;
 mod probe;
 mod proxy;
 mod reading;
+mod redirect;
 mod reload;
 mod reply;
 mod route;

@@ -2,6 +2,7 @@
 
 use crate::access::{Access, Ended};
 use crate::call::{Call, Sender};
+use crate::edge::Edge;
 use crate::error::Error;
 use crate::header;
 use crate::link::Link;
@@ -11,6 +12,7 @@ use crate::pool::Lease;
 use crate::reply::{Relay, ReplyBody, Source};
 use crate::route::{Action, NoRoute, Route};
 use crate::state::State;
+use crate::upload::Upload;
 use crate::upstream::{self, Failure};
 use crate::wire::{Family, Meter};
 use arc_swap::ArcSwap;
@@ -64,26 +66,39 @@ impl Proxy {
 
     /// Answers a request; whatever goes wrong becomes an answer too. Dropping the future, or the body of its answer,
     /// closes the connection to the backend at once.
-    pub async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
+    pub async fn handle(
+        &self,
+        mut request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Response<ReplyBody> {
         let state = self.state.load_full();
+        let edge = Edge::enter(&mut request, &state.settings);
         let id = header::request_id(request.headers());
         let client =
             header::client_address(request.headers(), peer, &state.settings.trusted_proxies);
         let family = Family::of(request.uri().path());
         let mut access = Access::begin(id, client, request.method().clone(), &self.active);
-        let outcome = forward(&self.state, &state, request, peer, &mut access).await;
+        let outcome = match edge.answer(&request) {
+            Some(outcome) => {
+                // Whatever body comes with it is let in, so that the client gets to read.
+                drop(Upload::new(request.into_body()));
+                outcome
+            }
+            None => forward(&self.state, &state, request, peer, &mut access).await,
+        };
         // A relayed answer says at its end how it ended.
         access.ended = if outcome.is_ok() {
             Ended::Complete
         } else {
             Ended::Refused
         };
-        let mut answer = outcome.unwrap_or_else(|error| error.into_response(family));
+        let mut answer = outcome.unwrap_or_else(|error| error.into_response(family, &access.id));
         access.answered(answer.status());
         if let Source::Own(bytes) = answer.body() {
             access.bytes_out = bytes.len() as u64;
         }
-        label(answer.headers_mut(), &access);
+        label(answer.headers_mut(), family, &access);
+        edge.leave(answer.headers_mut());
         answer.map(|source| ReplyBody::new(source, access))
     }
 }
@@ -315,8 +330,11 @@ fn finish(answer: Answer, access: &mut Access) -> Answer {
 }
 
 /// Tells the client what the request is called and who answered it.
-fn label(headers: &mut http::HeaderMap, access: &Access) {
+fn label(headers: &mut http::HeaderMap, family: Family, access: &Access) {
     headers.insert(header::REQUEST_ID, access.id.clone());
+    if family == Family::Anthropic {
+        headers.insert(header::ANTHROPIC_REQUEST_ID, access.id.clone());
+    }
     if access.attempts == 0 {
         return;
     }

@@ -59,6 +59,9 @@ pub enum NoRoute {
     OddPath,
 }
 
+/// The label of what the table does not know.
+const OTHER: &str = "other";
+
 struct Row {
     path: &'static str,
     allow: &'static str,
@@ -170,7 +173,7 @@ impl Route {
             return Ok(Self {
                 action: Action::Any,
                 family: Family::of(path),
-                label: "other",
+                label: OTHER,
             });
         };
         if !row
@@ -192,6 +195,13 @@ impl Route {
     /// Whether a backend loads the model to answer.
     pub fn loads_models(&self) -> bool {
         self.action == Action::Pick && !matches!(self.label, "/api/show" | "/v1/models/:")
+    }
+
+    /// The path that was meant by one with a slash too many, where it is one of the table's and takes the method.
+    pub fn without_slash<'p>(method: &Method, path: &'p str) -> Option<&'p str> {
+        let meant = path.strip_suffix('/')?;
+        let route = Self::of(method, meant).ok()?;
+        (route.label != OTHER).then_some(meant)
     }
 }
 

@@ -57,6 +57,12 @@ impl fmt::Display for Meaning<'_> {
         if !settings.trusted_proxies.is_empty() {
             row("trusted proxies", &list(&settings.trusted_proxies))?;
         }
+        if !settings.origins.is_empty() {
+            row("origins", &list(&settings.origins))?;
+        }
+        if !settings.path_prefix.as_str().is_empty() {
+            row("path prefix", settings.path_prefix.as_str())?;
+        }
         let width = settings
             .backends
             .iter()

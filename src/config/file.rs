@@ -48,6 +48,8 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     key!("listen" sets listen: many(value::listen), at start),
     key!("strategy" sets strategy: one(value::strategy)),
     key!("trusted_proxies" sets trusted_proxies: many(value::network)),
+    key!("origins" sets origins: many(value::origins)),
+    key!("path_prefix" sets path_prefix: one(value::path_prefix)),
     key!("admin.listen" sets admin_listen: one(value::listen), at start),
     key!("health.interval" sets health.interval: one(quantity::duration)),
     key!("health.timeout" sets health.timeout: one(quantity::duration)),

@@ -14,6 +14,8 @@ pub(crate) use quantity::{duration_text, size_text};
 pub use source::{ConfigError, Content, ContentHash, Environment, Overrides, Source};
 
 use crate::balance::{self, Entry};
+use crate::cors::Pattern;
+use crate::mount::Mount;
 use crate::{health, pool};
 use draft::Draft;
 use ipnet::IpNet;
@@ -40,6 +42,10 @@ pub struct Settings {
     pub strategy: &'static Entry,
     /// Peers whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Origins of pages that may call besides those that Ollama allows by itself.
+    pub origins: Vec<Pattern>,
+    /// The path that the proxy is found under besides `/`.
+    pub path_prefix: Mount,
     /// The nodes, at least one, names unique.
     pub backends: Vec<pool::Spec>,
     /// How nodes are judged.
@@ -94,6 +100,8 @@ impl Settings {
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)),
             strategy: Entry::find(DEFAULT_STRATEGY).unwrap_or(FIRST_STRATEGY),
             trusted_proxies: Vec::new(),
+            origins: Vec::new(),
+            path_prefix: Mount::default(),
             backends: Vec::new(),
             health: health::Policy::default(),
             attempts: 2,

@@ -2,6 +2,8 @@
 
 use super::LogFormat;
 use crate::balance::{self, Entry};
+use crate::cors::{Pattern, PatternError};
+use crate::mount::{Mount, MountError};
 use crate::pool::Origin;
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -234,6 +236,36 @@ pub(super) fn network(value: &DeValue<'_>) -> Result<IpNet, Problem> {
             Problem::new(format!("is no network: {text:?}"))
                 .help("write an address or a CIDR, as in \"10.0.0.0/8\" or \"::1\"")
         })
+}
+
+/// Origins of pages: one, or several by a `*`.
+pub(super) fn origins(value: &DeValue<'_>) -> Result<Pattern, Problem> {
+    let text = string(value, "an origin")?;
+    Pattern::parse(text).map_err(|error| {
+        let help = match error {
+            PatternError::Scheme => format!("write \"https://{text}\", or \"*\" for every origin"),
+            PatternError::Path => "write scheme, host and port alone".to_owned(),
+            PatternError::Stars => "write several entries".to_owned(),
+            PatternError::Empty | PatternError::Character(_) => {
+                "as in \"https://chat.example\", \"https://*.example\" or \"*\"".to_owned()
+            }
+        };
+        Problem::new(format!("is no origin: {text:?} {error}")).help(help)
+    })
+}
+
+/// A path to be found under, or nothing.
+pub(super) fn path_prefix(value: &DeValue<'_>) -> Result<Mount, Problem> {
+    let text = string(value, "a path")?;
+    Mount::parse(text).map_err(|error| {
+        let problem = Problem::new(format!("is no path to be found under: {text:?} {error}"));
+        match error {
+            MountError::Start => problem.help(format!("write \"/{}\"", text.trim_end_matches('/'))),
+            MountError::End if text == "/" => problem.help("write \"\" for none"),
+            MountError::End => problem.help(format!("write {:?}", text.trim_end_matches('/'))),
+            MountError::Odd | MountError::Taken(_) => problem.help("as in \"/ollama\""),
+        }
+    })
 }
 
 /// The name of a backend: it goes into headers, metrics and paths.

@@ -2,16 +2,19 @@
 
 use super::Family;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
 impl Family {
-    /// The body of an error answer; always JSON.
-    pub fn error_body(self, status: StatusCode, message: &str) -> Bytes {
+    /// The body of an error answer; always JSON. Anthropic's clients also read from it what the request was called.
+    pub fn error_body(self, status: StatusCode, message: &str, request_id: &HeaderValue) -> Bytes {
         let body = match self {
             Self::Native => json!({ "error": message }),
             Self::OpenAi | Self::Responses => json!({ "error": openai(status, message) }),
-            Self::Anthropic => anthropic(status, message),
+            Self::Anthropic => {
+                let id = request_id.to_str().unwrap_or_default();
+                json!({ "type": "error", "error": anthropic(status, message), "request_id": id })
+            }
         };
         body.to_string().into()
     }
@@ -28,7 +31,10 @@ impl Family {
                 let event = json!({ "type": "error", "code": "server_error", "message": message, "param": null });
                 format!("event: error\ndata: {event}\n\n")
             }
-            Self::Anthropic => format!("event: error\ndata: {}\n\n", anthropic(status, message)),
+            Self::Anthropic => {
+                let event = json!({ "type": "error", "error": anthropic(status, message) });
+                format!("event: error\ndata: {event}\n\n")
+            }
         };
         record.into()
     }
@@ -53,7 +59,7 @@ fn anthropic(status: StatusCode, message: &str) -> serde_json::Value {
         503 | 529 => "overloaded_error",
         _ => "api_error",
     };
-    json!({ "type": "error", "error": { "type": kind, "message": message } })
+    json!({ "type": kind, "message": message })
 }
 
 #[cfg(test)]
@@ -62,7 +68,8 @@ mod tests {
 
     #[test]
     fn each_family_reads_its_own_shape() {
-        let body = |family: Family| family.error_body(StatusCode::NOT_FOUND, "no \"x\"");
+        let id = HeaderValue::from_static("id-1");
+        let body = |family: Family| family.error_body(StatusCode::NOT_FOUND, "no \"x\"", &id);
         assert_eq!(body(Family::Native), r#"{"error":"no \"x\""}"#);
         assert_eq!(
             body(Family::OpenAi),
@@ -70,7 +77,7 @@ mod tests {
         );
         assert_eq!(
             body(Family::Anthropic),
-            r#"{"error":{"message":"no \"x\"","type":"not_found_error"},"type":"error"}"#
+            r#"{"error":{"message":"no \"x\"","type":"not_found_error"},"request_id":"id-1","type":"error"}"#
         );
     }
 

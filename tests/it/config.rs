@@ -57,6 +57,8 @@ fn every_value_is_taken() {
     let text = "
         listen = [':80', '[::1]:81', 'localhost:0']
         trusted_proxies = ['10.1.2.3/8', '::1']
+        origins = ['https://*.example', '*']
+        path_prefix = '/box/ollama'
         health = { interval = '1m30s', timeout = '250ms', fall = 3, rise = 1 }
         timeouts.drain = '0s'
         limits.head = '8KiB'
@@ -82,6 +84,9 @@ fn every_value_is_taken() {
         format!("{:?}", settings.trusted_proxies),
         "[10.0.0.0/8, ::1/128]"
     );
+    let origins: Vec<_> = settings.origins.iter().map(ToString::to_string).collect();
+    assert_eq!(origins, ["https://*.example", "*"]);
+    assert_eq!(settings.path_prefix.to_string(), "/box/ollama");
     assert_eq!(settings.health.interval, Duration::from_secs(90));
     assert_eq!(settings.health.timeout, Duration::from_millis(250));
     assert_eq!((settings.health.fall, settings.health.rise), (3, 1));
@@ -342,6 +347,22 @@ fn each_mistake_is_shown_where_it_is() {
     check(
         "trusted_proxies = [¦'10.0.0.0/33']",
         &["`trusted_proxies` is no network", "CIDR"],
+    );
+    check("origins = [¦'']", &["`origins` is no origin", "empty"]);
+    check(
+        "origins = ['app://x', ¦'a.example']",
+        &["`origins` is no origin", "has no scheme"],
+    );
+    check("origins = [¦'http://*.*']", &["`origins`", "more than one"]);
+    check("origins = ¦'http://a/'", &["`origins`", "has a path"]);
+    check("origins = [¦7]", &["`origins` must be an origin"]);
+    check("path_prefix = ¦'ollama'", &["`path_prefix`", "begin with"]);
+    check("path_prefix = ¦'/ollama/'", &["`path_prefix`", "ends with"]);
+    check("path_prefix = ¦'/'", &["`path_prefix`", "ends with"]);
+    check("path_prefix = ¦'/a/../b'", &["`path_prefix`", "not plain"]);
+    check(
+        "path_prefix = ¦'/api'",
+        &["`path_prefix`", "paths of its own"],
     );
     check(
         "strategy = ¦'randum'",
