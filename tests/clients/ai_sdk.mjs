@@ -23,7 +23,7 @@ const ollama = createOllama({ baseURL: `${process.env.OLLAMA_HOST}/api` });
 const prompt = "Say hello.";
 // Errors are printed unless somebody takes them, and the provider prints the error record of a broken stream.
 const onError = () => {};
-console.error = () => {};
+console.warn = () => {};
 
 /** The text of a stream and its error: what goes wrong before it is a part of it, what breaks it is thrown. */
 async function read(stream) {

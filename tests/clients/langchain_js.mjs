@@ -2,6 +2,7 @@
 // npm: @langchain/ollama@1.3.0 @langchain/core@1.4.0 zod@4.6.7
 
 import assert from "node:assert/strict";
+import { webcrypto } from "node:crypto";
 import { HumanMessage } from "@langchain/core/messages";
 import { tool } from "@langchain/core/tools";
 import { ChatOllama, Ollama, OllamaEmbeddings } from "@langchain/ollama";
@@ -20,6 +21,8 @@ import {
   waitUntilIdle,
 } from "./cases.mjs";
 
+// Node 18, which is what Debian has, does not show it by itself.
+globalThis.crypto ??= webcrypto;
 const settings = { baseUrl: process.env.OLLAMA_HOST, maxRetries: 0 };
 const chat = (model, options = {}) => new ChatOllama({ model, ...settings, ...options });
 
