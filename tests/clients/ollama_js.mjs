@@ -5,10 +5,15 @@ import assert from "node:assert/strict";
 import { Ollama } from "ollama";
 import {
   EMBEDDING,
+  EVERY_MODEL,
+  MORE_THAN_SLOTS,
   NOWHERE,
   ON_BOTH,
   ON_SECOND,
+  TEXTS,
   breakNextStream,
+  breaks,
+  checkVectors,
   runCase,
   waitUntilIdle,
 } from "./cases.mjs";
@@ -27,7 +32,7 @@ async function checkStream(stream, text) {
 
 await runCase("list", async () => {
   const names = (await client.list()).models.map((model) => model.name).sort();
-  assert.deepEqual(names, ["llama3.2:latest", "nomic-embed-text:latest", "qwen3:8b"]);
+  assert.deepEqual(names, EVERY_MODEL);
 });
 
 await runCase("show", async () => {
@@ -48,6 +53,11 @@ await runCase("chat, whole", async () => {
   assert.ok(answer.done && answer.message.content.trim());
 });
 
+await runCase("thinking", async () => {
+  const { message } = await client.chat({ model: ON_BOTH, messages, think: true });
+  assert.ok(message.thinking.trim() && message.content.trim());
+});
+
 await runCase("generate, streamed", async () => {
   const stream = await client.generate({ model: ON_BOTH, prompt: "Say hello.", stream: true });
   await checkStream(stream, (part) => part.response);
@@ -55,9 +65,18 @@ await runCase("generate, streamed", async () => {
 
 await runCase("embed, one and several", async () => {
   const [one] = (await client.embed({ model: EMBEDDING, input: "llama" })).embeddings;
-  const several = await client.embed({ model: EMBEDDING, input: ["llama", "alpaca", "guanaco"] });
-  assert.deepEqual(several.embeddings.map((vector) => vector.length), Array(3).fill(one.length));
-  assert.deepEqual(several.embeddings[0], one);
+  checkVectors(one, (await client.embed({ model: EMBEDDING, input: TEXTS })).embeddings);
+});
+
+await runCase("tools", async () => {
+  const parameters = { type: "object", properties: { city: { type: "string" } } };
+  const weather = { name: "weather", description: "How the weather is in a city.", parameters };
+  const tools = [{ type: "function", function: weather }];
+  const { message } = await client.chat({ model: ON_BOTH, messages, tools });
+  assert.deepEqual(message.tool_calls.map((call) => call.function.name), ["weather"]);
+  const said = { role: "tool", tool_name: "weather", content: "Sun over Puno." };
+  const answer = await client.chat({ model: ON_BOTH, messages: [...messages, message, said], tools });
+  assert.ok(answer.message.content.trim() && !answer.message.tool_calls);
 });
 
 await runCase("a model that one node holds", async () => {
@@ -74,23 +93,19 @@ await runCase("a model that no node holds", async () => {
 });
 
 await runCase("cancelled in mid-stream", async () => {
-  const stream = await client.chat({ model: ON_BOTH, messages, stream: true, options: endless });
-  const cancelled = async () => {
-    for await (const _ of stream) stream.abort();
-  };
-  await assert.rejects(cancelled, { name: "AbortError" });
-  await waitUntilIdle();
-  assert.ok((await client.chat({ model: ON_BOTH, messages })).done);
+  for (let i = 0; i < MORE_THAN_SLOTS; i++) {
+    const stream = await client.chat({ model: ON_SECOND, messages, stream: true, options: endless });
+    const cancelled = async () => {
+      for await (const _ of stream) stream.abort();
+    };
+    await assert.rejects(cancelled, { name: "AbortError" });
+    await waitUntilIdle();
+  }
+  assert.ok((await client.chat({ model: ON_SECOND, messages })).done);
 });
 
 await runCase("a broken stream is an error", async () => {
   await breakNextStream();
-  const stream = await client.chat({ model: ON_SECOND, messages, stream: true, options: endless });
-  let parts = 0;
-  const broken = async () => {
-    for await (const _ of stream) parts++;
-  };
-  await assert.rejects(broken);
-  assert.ok(parts > 0, "it broke before it began");
+  await breaks(await client.chat({ model: ON_SECOND, messages, stream: true }));
   assert.ok((await client.chat({ model: ON_SECOND, messages })).done);
 });

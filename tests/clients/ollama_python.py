@@ -4,7 +4,22 @@
 import asyncio
 
 import ollama
-from cases import EMBEDDING, NOWHERE, ON_BOTH, ON_SECOND, break_next_stream, case, wait_until_idle
+from cases import (
+    EMBEDDING,
+    EVERY_MODEL,
+    MORE_THAN_SLOTS,
+    NOWHERE,
+    ON_BOTH,
+    ON_FIRST,
+    ON_SECOND,
+    TEXTS,
+    break_next_stream,
+    breaks,
+    case,
+    check_vectors,
+    refuses,
+    wait_until_idle,
+)
 
 client = ollama.Client(timeout=20)
 hello = [{"role": "user", "content": "Say hello."}]
@@ -18,15 +33,20 @@ def check_stream(parts, text):
     assert "".join(text(part) for part in parts).strip(), "no text"
 
 
+def weather(city: str) -> str:
+    """How the weather is in a city."""
+    return f"Sun over {city}."
+
+
 @case("list")
 def _():
     names = sorted(model.model for model in client.list().models)
-    assert names == ["llama3.2:latest", "nomic-embed-text:latest", "qwen3:8b"], names
+    assert names == EVERY_MODEL, names
 
 
 @case("show")
 def _():
-    for model in [ON_BOTH, ON_SECOND]:
+    for model in [ON_BOTH, ON_FIRST, ON_SECOND]:
         shown = client.show(model)
         assert shown.details.family and "completion" in shown.capabilities, shown
 
@@ -50,6 +70,13 @@ def _():
     assert answer.done and answer.message.content.strip(), answer
 
 
+@case("thinking")
+def _():
+    parts = list(client.chat(ON_FIRST, hello, stream=True, think=True))
+    thought = [part.message.thinking is not None for part in parts]
+    assert any(thought) and thought == sorted(thought, reverse=True), "thoughts, then text"
+
+
 @case("generate, streamed")
 def _():
     check_stream(client.generate(ON_BOTH, "Say hello.", stream=True), lambda part: part.response)
@@ -58,46 +85,44 @@ def _():
 @case("embed, one and several")
 def _():
     (one,) = client.embed(EMBEDDING, "llama").embeddings
-    several = client.embed(EMBEDDING, ["llama", "alpaca", "guanaco"]).embeddings
-    assert [len(vector) for vector in several] == [len(one)] * 3, "three vectors of the same length"
-    assert list(several[0]) == list(one), "equal texts have equal vectors"
+    check_vectors(one, client.embed(EMBEDDING, TEXTS).embeddings)
+
+
+@case("tools")
+def _():
+    asked = client.chat(ON_BOTH, hello, tools=[weather]).message
+    (call,) = asked.tool_calls
+    assert call.function.name == "weather", call
+    said = {"role": "tool", "tool_name": "weather", "content": weather("Puno")}
+    answer = client.chat(ON_BOTH, [*hello, asked, said], tools=[weather]).message
+    assert answer.content.strip() and not answer.tool_calls, answer
 
 
 @case("a model that one node holds")
 def _():
-    for _ in range(6):
-        assert client.chat(ON_SECOND, hello).model == ON_SECOND
+    for model in [ON_FIRST, ON_SECOND] * 3:
+        assert client.chat(model, hello).model == model
 
 
 @case("a model that no node holds")
 def _():
     for stream in [False, True]:
-        try:
-            list(client.chat(NOWHERE, hello, stream=stream))
-        except ollama.ResponseError as error:
-            assert error.status_code == 404 and "not found" in error.error, (error.status_code, error.error)
-        else:
-            raise AssertionError("no error")
+        error = refuses(lambda: list(client.chat(NOWHERE, hello, stream=stream)), ollama.ResponseError)
+        assert error.status_code == 404 and "not found" in error.error, (error.status_code, error.error)
 
 
 @case("cancelled in mid-stream")
 def _():
-    stream = client.chat(ON_BOTH, hello, stream=True, options=endless)
-    next(stream)
-    stream.close()
-    wait_until_idle()
-    assert client.chat(ON_BOTH, hello).done
+    for _ in range(MORE_THAN_SLOTS):
+        stream = client.chat(ON_SECOND, hello, stream=True, options=endless)
+        next(stream)
+        stream.close()
+        wait_until_idle()
+    assert client.chat(ON_SECOND, hello).done
 
 
 @case("a broken stream is an error")
 def _():
     break_next_stream()
-    parts = 0
-    try:
-        for _ in client.chat(ON_SECOND, hello, stream=True, options=endless):
-            parts += 1
-    except Exception:
-        assert parts > 0, "it broke before it began"
-    else:
-        raise AssertionError(f"{parts} parts and no error")
+    breaks(client.chat(ON_SECOND, hello, stream=True))
     assert client.chat(ON_SECOND, hello).done
