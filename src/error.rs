@@ -46,6 +46,9 @@ pub enum Error {
     /// Nobody can take the request; the text names each backend and what is wrong with it.
     #[error("{0}")]
     NoBackend(String),
+    /// Some of the backends that had to do it did not; the text names each and says why.
+    #[error("{0}")]
+    Partial(String),
     /// A backend took the request and broke off before it answered.
     #[error("backend {name} broke off before it answered: {reason}")]
     Lost {
@@ -66,7 +69,7 @@ impl Error {
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Lost { .. } => StatusCode::BAD_GATEWAY,
+            Self::Partial(_) | Self::Lost { .. } => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -90,7 +93,11 @@ impl Error {
             Self::Host | Self::BodyBroken | Self::TargetTooLong { .. } => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Self::OddPath | Self::Body(_) | Self::BodyTooLarge { .. } | Self::Lost { .. } => {}
+            Self::OddPath
+            | Self::Body(_)
+            | Self::BodyTooLarge { .. }
+            | Self::Partial(_)
+            | Self::Lost { .. } => {}
         }
         response
     }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod demand;
 mod error;
 mod ewma;
+mod fleet;
 mod gateway;
 mod header;
 pub mod health;

@@ -169,7 +169,11 @@ async fn check(backend: &Backend) -> Result<(), String> {
     }
 }
 
-async fn list(backend: &Backend) -> Result<Inventory, String> {
+/// Asks a backend which models it has.
+///
+/// # Errors
+/// With a text for people.
+pub async fn list(backend: &Backend) -> Result<Inventory, String> {
     let (status, body) = upstream::get(
         &backend.spec().origin,
         "/api/tags",

@@ -3,6 +3,7 @@
 use crate::access::{Access, Ended};
 use crate::call::{Call, Sender};
 use crate::error::Error;
+use crate::fleet;
 use crate::header;
 use crate::link::Link;
 use crate::pool::Lease;
@@ -69,7 +70,7 @@ impl Proxy {
             header::client_address(request.headers(), peer, &state.settings.trusted_proxies);
         let family = Family::of(request.uri().path());
         let mut access = Access::begin(id, client, request.method().clone(), &self.active);
-        let outcome = forward(&state, request, peer, &mut access).await;
+        let outcome = forward(&state, &self.state, request, peer, &mut access).await;
         let mut answer = outcome.unwrap_or_else(|error| {
             access.ended = Ended::Refused;
             error.into_response(family)
@@ -85,6 +86,7 @@ impl Proxy {
 
 async fn forward(
     state: &State,
+    current: &fleet::Current,
     request: Request<Incoming>,
     peer: IpAddr,
     access: &mut Access,
@@ -109,17 +111,37 @@ async fn forward(
     if let Some(name) = model {
         access.set_model(&name);
     }
-
-    send(state, &mut call, access).await
+    match call.route.action {
+        Action::Change => fleet::change(state, current, &mut call, access).await,
+        Action::Pick if !fleet::is_pinned(&call) && fleet::is_unload(&call) => {
+            fleet::change(state, current, &mut call, access).await
+        }
+        Action::Pull => fleet::pull(state, current, &call, access).await,
+        Action::Create => fleet::create(state, current, &call, access).await,
+        Action::Blob => fleet::blob(state, &mut call, access).await,
+        Action::Hello
+        | Action::Version
+        | Action::List(_)
+        | Action::Pick
+        | Action::Any
+        | Action::Pin => send(state, &mut call, access).await,
+    }
 }
 
 /// Sends a call to one backend after another until one gives an answer that may stand.
 async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Answer, Error> {
     let settings = &state.settings;
+    let pinned = fleet::is_pinned(call);
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut last = Err(None);
     for _ in 0..settings.attempts {
-        let Some(lease) = state.choose(&call.demand, &tried, Instant::now()) else {
+        let now = Instant::now();
+        let chosen = if pinned {
+            fleet::lease_pinned(state, &tried, now)
+        } else {
+            state.choose(&call.demand, &tried, now)
+        };
+        let Some(lease) = chosen else {
             break;
         };
         tried.push(lease.backend().id());
@@ -152,6 +174,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
     match last {
         Ok(answer) => Ok(finish(answer, access)),
         Err(Some(error)) => Err(error),
+        Err(None) if pinned => Err(Error::NoBackend(fleet::explain_pin(state))),
         Err(None) => Err(Error::NoBackend(state.explain_refusal(&call.demand))),
     }
 }

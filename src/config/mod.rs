@@ -48,6 +48,8 @@ pub struct Settings {
     pub attempts: u32,
     /// How often each node is asked which models it has.
     pub models_refresh: Duration,
+    /// Where models go.
+    pub models: Models,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// How large things may be.
@@ -96,11 +98,23 @@ impl Settings {
             health: health::Policy::default(),
             attempts: 2,
             models_refresh: Duration::from_secs(10),
+            models: Models::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             log: Log::default(),
         }
     }
+}
+
+/// Where models go, and what is asked of one node only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Models {
+    /// How many nodes a pulled model goes to; 0 for all.
+    pub replicas: usize,
+    /// The name of the backend whose identity is used where only one can be: the first, unless set.
+    pub pin: String,
+    /// Whether all nodes have one model directory, so that a change on one is a change on all.
+    pub shared_storage: bool,
 }
 
 /// How long things may take.

@@ -242,6 +242,21 @@ impl Backend {
         (health.state(), health.last_error())
     }
 
+    /// What keeps requests away from it, or made the last one fail, for people: `is down (…)`.
+    pub fn complaint(&self) -> String {
+        let (state, reason) = self.condition();
+        let state = match state {
+            _ if self.spec.drain => "draining",
+            // It was up when it was chosen, and failed: its last error is what counts.
+            State::Up => "failing",
+            State::Down | State::Ejected => state.as_str(),
+        };
+        match reason {
+            Some(reason) => format!("is {state} ({reason})"),
+            None => format!("is {state}"),
+        }
+    }
+
     /// How long to wait before the next check.
     pub fn check_interval(&self) -> Duration {
         /// While a node is down it is asked more often, and at once again when it begins to answer.
