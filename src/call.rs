@@ -2,6 +2,7 @@
 
 use crate::demand::{Demand, Intent};
 use crate::error::Error;
+use crate::fleet::Feed;
 use crate::header;
 use crate::link::RequestBody;
 use crate::pool::Backend;
@@ -45,6 +46,11 @@ enum Body {
     /// Passed on while it comes in, once.
     Upload {
         upload: Option<Upload>,
+        watch: UploadWatch,
+    },
+    /// One backend's share of an upload.
+    Feed {
+        feed: Option<Feed>,
         watch: UploadWatch,
     },
 }
@@ -147,20 +153,58 @@ impl Call {
         harmless && matches!(self.body, Body::Kept(_))
     }
 
-    /// The same request once more, if its body was read whole.
-    pub fn again(&self) -> Option<Self> {
-        let Body::Kept(bytes) = &self.body else {
-            return None;
+    /// The body, where it was read whole.
+    pub fn body(&self) -> &[u8] {
+        match &self.body {
+            Body::Kept(bytes) => bytes,
+            Body::Upload { .. } | Body::Feed { .. } => &[],
+        }
+    }
+
+    /// The same request once more, for another backend; without its body if that was not read whole.
+    pub fn again(&self) -> Self {
+        let body = match &self.body {
+            Body::Kept(bytes) => bytes.clone(),
+            Body::Upload { .. } | Body::Feed { .. } => Bytes::new(),
         };
-        Some(Self {
+        Self {
             route: self.route,
             demand: self.demand.clone(),
             method: self.method.clone(),
             target: self.target.clone(),
             headers: self.headers.clone(),
-            body: Body::Kept(bytes.clone()),
-            given: self.given,
-        })
+            body: Body::Kept(body),
+            given: false,
+        }
+    }
+
+    /// The same request with a share of its upload as body.
+    pub fn fed(&self, feed: Feed) -> Self {
+        let body = Body::Feed {
+            watch: feed.watch(),
+            feed: Some(feed),
+        };
+        Self {
+            body,
+            ..self.again()
+        }
+    }
+
+    /// The question whether what this request asks for is there.
+    pub fn as_head(&self) -> Self {
+        Self {
+            method: Method::HEAD,
+            body: Body::Kept(Bytes::new()),
+            ..self.again()
+        }
+    }
+
+    /// Gives away the upload, once.
+    pub fn take_upload(&mut self) -> Option<Upload> {
+        match &mut self.body {
+            Body::Upload { upload, .. } => upload.take(),
+            Body::Kept(_) | Body::Feed { .. } => None,
+        }
     }
 
     /// Whether it may be sent now: always if it is [replayable](Self::is_replayable), else only while no backend was given
@@ -172,9 +216,10 @@ impl Call {
     /// Takes back the body of a request of which nothing was sent.
     pub fn take_back(&mut self, unsent: RequestBody) {
         self.given = false;
-        if let (Body::Upload { upload, .. }, RequestBody::Upload(unsent)) = (&mut self.body, unsent)
-        {
-            *upload = Some(unsent);
+        match (&mut self.body, unsent) {
+            (Body::Upload { upload, .. }, RequestBody::Upload(unsent)) => *upload = Some(unsent),
+            (Body::Feed { feed, .. }, RequestBody::Feed(unsent)) => *feed = Some(unsent),
+            _ => {}
         }
     }
 
@@ -187,7 +232,7 @@ impl Call {
     pub fn is_broken_by_client(&self) -> bool {
         match &self.body {
             Body::Kept(_) => false,
-            Body::Upload { watch, .. } => watch.is_broken(),
+            Body::Upload { watch, .. } | Body::Feed { watch, .. } => watch.is_broken(),
         }
     }
 
@@ -195,7 +240,7 @@ impl Call {
     pub fn upload_watch(&self) -> Option<UploadWatch> {
         match &self.body {
             Body::Kept(_) => None,
-            Body::Upload { watch, .. } => Some(watch.clone()),
+            Body::Upload { watch, .. } | Body::Feed { watch, .. } => Some(watch.clone()),
         }
     }
 
@@ -203,7 +248,7 @@ impl Call {
     pub fn body_bytes(&self) -> u64 {
         match &self.body {
             Body::Kept(bytes) => bytes.len() as u64,
-            Body::Upload { .. } => 0,
+            Body::Upload { .. } | Body::Feed { .. } => 0,
         }
     }
 
@@ -213,6 +258,7 @@ impl Call {
         let body = match &mut self.body {
             Body::Kept(bytes) => RequestBody::Kept(bytes.clone()),
             Body::Upload { upload, .. } => RequestBody::Upload(upload.take()?),
+            Body::Feed { feed, .. } => RequestBody::Feed(feed.take()?),
         };
         let origin = &backend.spec().origin;
         let mut request = Request::new(body);

@@ -59,6 +59,9 @@ pub enum Error {
     /// Nobody can take the request; the text names each backend and what is wrong with it.
     #[error("{0}")]
     NoBackend(String),
+    /// Some of the backends that had to do it did not; the text names each and says why.
+    #[error("{0}")]
+    Partial(String),
     /// A backend took the request and broke off before it answered.
     #[error("backend {name} broke off before it answered: {reason}")]
     Lost {
@@ -83,7 +86,7 @@ impl Error {
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Lost { .. } => StatusCode::BAD_GATEWAY,
+            Self::Partial(_) | Self::Lost { .. } => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -111,17 +114,20 @@ impl Error {
             Self::Method { allow } => {
                 headers.insert(header::ALLOW, HeaderValue::from_static(allow));
             }
-            // The connection's framing cannot be trusted any more.
-            Self::Host | Self::BodyBroken | Self::TargetTooLong { .. } => {
+            // The connection's framing cannot be trusted any more, or a body is on it that nobody will read to its end.
+            Self::Host
+            | Self::BodyBroken
+            | Self::TargetTooLong { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::Encoding => {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Self::OddPath
             | Self::ForeignOrigin
             | Self::Body(_)
             | Self::Zstd(_)
-            | Self::Encoding
-            | Self::BodyTooLarge { .. }
             | Self::NoBackend(_)
+            | Self::Partial(_)
             | Self::Lost { .. } => {}
         }
         response
@@ -159,7 +165,8 @@ impl Error {
             | Self::Zstd(_)
             | Self::Encoding
             | Self::BodyTooLarge { .. } => Some(false),
-            Self::BodyBroken => None,
+            // Those who did their part would do it again; who broke off is not there to be told.
+            Self::Partial(_) | Self::BodyBroken => None,
         }
     }
 }

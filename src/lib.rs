@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | the wire: API families, names, errors, what is read of a body | [`wire`], `header`, `route`, [`demand`] |
 //! | measures and judgements, pure | `ewma`, [`health`] |
-//! | connections to a backend; a client's body as it comes in | `link`, `upload` |
+//! | connections; a client's body as it comes in | `tcp`, `link`, `upload` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
 //! | choosing one of several, pure | [`balance`] |
 //! | a request on its way, its answer, its log line | `call`, `reply`, `access`, `error` |
@@ -57,6 +57,7 @@ pub mod demand;
 mod edge;
 mod error;
 mod ewma;
+mod fleet;
 mod gateway;
 mod header;
 pub mod health;
@@ -78,6 +79,7 @@ mod server;
 mod session;
 mod state;
 mod survey;
+mod tcp;
 mod upload;
 mod upstream;
 pub mod wire;

@@ -3,7 +3,9 @@
 //! A link is not a task. Whoever uses it polls it, so that a chunk wakes the task that writes it to the client and nobody
 //! else, and dropping a link closes its socket at once: that is how a generation is cancelled.
 
+use crate::fleet::Feed;
 use crate::pool::Origin;
+use crate::tcp;
 use crate::upload::Upload;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -35,20 +37,34 @@ pub enum RequestBody {
     Kept(Bytes),
     /// A body that is passed on while it comes in.
     Upload(Upload),
+    /// One backend's share of a body that goes to several.
+    Feed(Feed),
+}
+
+/// Why a request's body could not be sent to its end.
+#[derive(Debug, Error)]
+pub enum BodyError {
+    /// It broke off on its way in.
+    #[error("{0}")]
+    Upload(#[from] hyper::Error),
+    /// Whoever passed it on gave up.
+    #[error("the request body was given up")]
+    Feed,
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
             Self::Kept(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Kept(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Upload(upload) => Pin::new(upload).poll_frame(cx),
+            Self::Upload(upload) => Pin::new(upload).poll_frame(cx).map_err(BodyError::Upload),
+            Self::Feed(feed) => feed.poll(cx),
         }
     }
 
@@ -56,6 +72,7 @@ impl Body for RequestBody {
         match self {
             Self::Kept(bytes) => bytes.is_empty(),
             Self::Upload(upload) => upload.is_end_stream(),
+            Self::Feed(feed) => feed.is_over(),
         }
     }
 
@@ -63,6 +80,7 @@ impl Body for RequestBody {
         match self {
             Self::Kept(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Upload(upload) => upload.size_hint(),
+            Self::Feed(feed) => feed.size_hint(),
         }
     }
 }
@@ -128,7 +146,7 @@ impl Link {
         let stream = timeout(limit, connecting)
             .await
             .map_err(|_| ConnectError::Timeout(limit))??;
-        stream.set_nodelay(true)?;
+        tcp::prepare(&stream)?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BUFFER_BYTES)
             .handshake(TokioIo::new(stream))

@@ -54,9 +54,8 @@ fn guarded(state: &State, call: &Call, lease: &Lease) -> Option<(ModelKey, Call)
     let backend = lease.backend();
     let would_load =
         call.route.loads_models() && backend.loaded().is_some() && !backend.is_resident(model);
-    (would_load && !state.settings.load_guard.is_zero())
-        .then(|| Some((model.clone(), call.again()?)))
-        .flatten()
+    let on = !state.settings.load_guard.is_zero() && call.is_replayable();
+    (would_load && on).then(|| (model.clone(), call.again()))
 }
 
 /// An exchange that may be needed after its client has left.

@@ -117,14 +117,14 @@ fn is_back(backend: &Backend, question: Question, outcome: Result<(), Failure>) 
     let now = Instant::now();
     match (question, outcome) {
         // What the proxy itself lacks says nothing of the backend.
-        (Question::Check, Err(Failure::Exhausted(_))) => false,
+        (Question::Check, Err(Failure::Exhausted(_)))
+        | (Question::Tags | Question::Loaded, Ok(())) => false,
         (Question::Check, outcome) => {
             backend.links().prune(now);
             let failed = |failure: Failure| Signal::CheckFailed(failure.to_string());
             let signal = outcome.map_or_else(failed, |()| Signal::CheckPassed);
             backend.observe(signal, now) == Some(health::State::Up)
         }
-        (Question::Tags | Question::Loaded, Ok(())) => false,
         (Question::Tags | Question::Loaded, Err(reason)) => {
             tracing::debug!(backend = backend.name(), %reason, "cannot list models");
             false

@@ -2,8 +2,10 @@
 
 use crate::access::{Access, Ended};
 use crate::call::{Call, Sender};
+use crate::demand::Intent;
 use crate::edge::Edge;
 use crate::error::Error;
+use crate::fleet;
 use crate::header;
 use crate::link::Link;
 use crate::lists;
@@ -24,12 +26,15 @@ use smallvec::SmallVec;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The longest request target, in bytes.
 const TARGET_BYTES: usize = 8 << 10;
 /// How much of a refusal is read to see whether another backend may do better, in bytes.
 const REFUSAL_BYTES: usize = 64 << 10;
+/// How long that may take; a refusal that stalls is passed on as far as it came.
+const REFUSAL_TIME: Duration = Duration::from_secs(1);
 /// What Ollama says when a load or a runner failed, which another node may well manage.
 const LOAD_FAILURES: [&[u8]; 6] = [
     b"llama-server process has terminated",
@@ -130,28 +135,35 @@ async fn forward(
     if let Some(name) = model {
         access.set_model(&name);
     }
-
-    match route.action {
+    match call.route.action {
         Action::Hello => lists::hello(state),
         Action::Version => lists::version(state),
         Action::List(listing) => Ok(lists::list(shared, state, listing).await),
-        Action::Pick
-        | Action::Any
-        | Action::Pin
-        | Action::Change
-        | Action::Pull
-        | Action::Create
-        | Action::Blob => send(state, &mut call, access).await,
+        Action::Change => fleet::change(state, shared, &mut call, access).await,
+        Action::Pick if !fleet::is_pinned(&call) && call.demand.intent == Intent::Unload => {
+            fleet::change(state, shared, &mut call, access).await
+        }
+        Action::Pull => fleet::pull(state, shared, &call, access).await,
+        Action::Create => fleet::create(state, shared, &call, access).await,
+        Action::Blob => fleet::blob(state, &mut call, access).await,
+        Action::Pick | Action::Any | Action::Pin => send(state, &mut call, access).await,
     }
 }
 
 /// Sends a call to one backend after another until one gives an answer that may stand.
 async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Answer, Error> {
     let settings = &state.settings;
+    let pinned = fleet::is_pinned(call);
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut last = Err(None);
     for _ in 0..settings.attempts {
-        let Some(lease) = state.choose(&call.demand, &tried, Instant::now()) else {
+        let now = Instant::now();
+        let chosen = if pinned {
+            fleet::lease_pinned(state, &tried, now)
+        } else {
+            state.choose(&call.demand, &tried, now)
+        };
+        let Some(lease) = chosen else {
             break;
         };
         let name = Arc::clone(&lease.backend().spec().name);
@@ -192,6 +204,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
     match last {
         Ok(answer) => Ok(finish(answer, access)),
         Err(Some(error)) => Err(error),
+        Err(None) if pinned => Err(Error::NoBackend(fleet::explain_pin(state))),
         Err(None) => Err(Error::NoBackend(
             state.explain_refusal(call.demand.model.as_ref()),
         )),
@@ -259,7 +272,7 @@ async fn judge(
     if encoded || !call.is_replayable() || !may_differ_elsewhere(state, call, parts.status) {
         return Verdict::Pass(relay(parts, Bytes::new(), body, link, lease));
     }
-    match upstream::read_up_to(&mut body, &mut link, REFUSAL_BYTES).await {
+    match upstream::read_up_to(&mut body, &mut link, REFUSAL_BYTES, REFUSAL_TIME).await {
         Ok((head, false)) => Verdict::Pass(relay(parts, head, body, link, lease)),
         Ok((whole, true)) => {
             lease.backend().links().put(link, Instant::now());

@@ -1,6 +1,7 @@
 //! The body of an answer on its way to the client, and everything that must happen when it is over.
 
 use crate::access::{Access, Ended};
+use crate::fleet::Merged;
 use crate::link::Link;
 use crate::pool::Lease;
 use crate::upload::UploadWatch;
@@ -33,6 +34,8 @@ pub enum Source {
     Own(Bytes),
     /// A backend that is still writing.
     Relay(Box<Relay>),
+    /// Several backends that report how they get on.
+    Merged(Box<Merged>),
 }
 
 /// An answer that is passed on as it comes: no buffer and no task in between, so a slow reader slows its own backend.
@@ -185,6 +188,9 @@ impl Body for ReplyBody {
             Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Source::Relay(relay) => relay.poll_frame(cx),
+            Source::Merged(merged) => merged
+                .poll_line(cx)
+                .map(|line| Some(Ok(Frame::data(line?)))),
         }
     }
 
@@ -196,6 +202,7 @@ impl Body for ReplyBody {
                 Phase::Ended => true,
                 Phase::Cutting | Phase::Cut | Phase::ClientBroke => false,
             },
+            Source::Merged(merged) => merged.is_over(),
         }
     }
 
@@ -212,14 +219,23 @@ impl Body for ReplyBody {
                 }
                 hint
             }
+            Source::Merged(_) => SizeHint::default(),
         }
     }
 }
 
 impl Drop for ReplyBody {
     fn drop(&mut self) {
-        let Source::Relay(relay) = &mut self.source else {
-            return;
+        let relay = match &mut self.source {
+            Source::Own(_) => return,
+            Source::Merged(merged) => {
+                self.access.bytes_out = merged.bytes();
+                if merged.is_over() {
+                    self.access.ended = Ended::Complete;
+                }
+                return;
+            }
+            Source::Relay(relay) => relay,
         };
         self.access.ended = relay.ended();
         self.access.bytes_out = relay.meter.bytes();

@@ -3,7 +3,7 @@
 use crate::balance::{Candidates, Strategy};
 use crate::config::{ContentHash, Settings};
 use crate::demand::Demand;
-use crate::health;
+use crate::fleet::CreateSets;
 use crate::pool::{Lease, Pool};
 use crate::wire::ModelKey;
 use std::fmt::Write as _;
@@ -22,6 +22,8 @@ pub struct State {
     pub config_hash: ContentHash,
     /// When it came into force.
     pub loaded_at: SystemTime,
+    /// Which backends a model is being made on, for each client that makes one.
+    pub create_sets: Arc<CreateSets>,
     strategy: Arc<dyn Strategy>,
 }
 
@@ -49,22 +51,24 @@ impl State {
         } else {
             (settings.strategy.build)(seed).into()
         };
-        Self::build(settings, config_hash, strategy, Some(&self.pool), now)
+        Self::build(settings, config_hash, strategy, Some(self), now)
     }
 
     fn build(
         settings: Settings,
         config_hash: ContentHash,
         strategy: Arc<dyn Strategy>,
-        before: Option<&Pool>,
+        before: Option<&Self>,
         now: Instant,
     ) -> Self {
-        let pool = Pool::build(&settings.backends, settings.health, before, now);
+        let known = before.map(|before| &before.pool);
+        let pool = Pool::build(&settings.backends, settings.health, known, now);
         Self {
             pool,
             settings,
             config_hash,
             loaded_at: SystemTime::now(),
+            create_sets: before.map_or_else(Arc::default, |before| Arc::clone(&before.create_sets)),
             strategy,
         }
     }
@@ -76,8 +80,17 @@ impl State {
         Some(candidates.get(self.strategy.pick(&candidates))?.lease(now))
     }
 
+    /// Why nobody can take a request that any backend could.
+    pub fn explain_nobody(&self) -> String {
+        self.explain(None)
+    }
+
     /// Why nobody can take a request, naming each backend that might have.
     pub fn explain_refusal(&self, model: Option<&ModelKey>) -> String {
+        self.explain(model)
+    }
+
+    fn explain(&self, model: Option<&ModelKey>) -> String {
         let might = |backend: &&Arc<crate::pool::Backend>| match model {
             Some(model) if self.pool.is_held(model) => backend
                 .inventory()
@@ -92,24 +105,15 @@ impl State {
             _ => "no backend can take this request".to_owned(),
         };
         for (at, backend) in suspects.iter().take(NAMED_BACKENDS).enumerate() {
-            let (state, reason) = backend.condition();
-            let state = match state {
-                _ if backend.spec().drain => "draining",
-                // It was up when it was chosen, and failed: its last error is what counts.
-                health::State::Up => "failing",
-                health::State::Down | health::State::Ejected => state.as_str(),
-            };
             let separator = if at == 0 { ": " } else { "; " };
             // Writing to a String cannot fail.
             let _ = write!(
                 text,
-                "{separator}{} at {} is {state}",
+                "{separator}{} at {} {}",
                 backend.name(),
-                backend.spec().origin
+                backend.spec().origin,
+                backend.complaint()
             );
-            if let Some(reason) = reason {
-                let _ = write!(text, " ({reason})");
-            }
         }
         if let Some(rest) = suspects
             .len()

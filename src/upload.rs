@@ -22,13 +22,18 @@ pub struct Upload {
 }
 
 /// Tells whether an upload broke by the client's fault, also after the upload was given away.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct UploadWatch(Arc<AtomicBool>);
 
 impl UploadWatch {
     /// Whether the client broke off or sent a body that is no HTTP.
     pub fn is_broken(&self) -> bool {
         self.0.load(Relaxed)
+    }
+
+    /// Notes that it broke.
+    pub fn set_broken(&self) {
+        self.0.store(true, Relaxed);
     }
 }
 

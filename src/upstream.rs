@@ -10,10 +10,11 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use std::error::Error as _;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Why an exchange brought no answer.
 #[derive(Debug, Error)]
@@ -134,24 +135,33 @@ pub fn describe(error: &hyper::Error) -> String {
     text
 }
 
-/// Reads a body to its end or past a limit. The flag says whether the end was reached.
+/// Reads a body to its end, past a number of bytes, or until the time is up. The flag says whether the end was reached.
 ///
 /// # Errors
 /// When the body breaks off.
 pub async fn read_up_to(
     body: &mut Incoming,
     link: &mut Link,
-    limit: usize,
+    bytes: usize,
+    time: Duration,
 ) -> Result<(Bytes, bool), hyper::Error> {
     let mut read = BytesMut::new();
-    while read.len() <= limit {
+    let mut time_is_up = pin!(sleep(time));
+    while read.len() <= bytes {
         let frame = poll_fn(|cx| {
+            if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
+                return Poll::Ready(Some(frame));
+            }
             link.drive(cx);
-            Pin::new(&mut *body).poll_frame(cx)
+            if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
+                return Poll::Ready(Some(frame));
+            }
+            time_is_up.as_mut().poll(cx).map(|()| None)
         });
         match frame.await {
-            None => return Ok((read.freeze(), true)),
-            Some(frame) => read.extend_from_slice(&frame?.into_data().unwrap_or_default()),
+            None => break,
+            Some(None) => return Ok((read.freeze(), true)),
+            Some(Some(frame)) => read.extend_from_slice(&frame?.into_data().unwrap_or_default()),
         }
     }
     Ok((read.freeze(), false))
@@ -182,7 +192,7 @@ pub async fn get(
             .await
             .map_err(|failed| Failure::Lost(describe(&failed.error)))?;
         let (parts, mut body) = answer.into_parts();
-        match read_up_to(&mut body, &mut link, body_limit).await {
+        match read_up_to(&mut body, &mut link, body_limit, limit).await {
             Ok((bytes, true)) => Ok((parts.status, bytes)),
             Ok((_, false)) => Err(Failure::Lost(format!(
                 "its answer to {path} is longer than {body_limit} bytes"

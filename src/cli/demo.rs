@@ -53,6 +53,8 @@ const QUESTIONS: [(&str, &str); 12] = [
 /// How long an answer of the demonstration may be, in tokens and in bytes.
 const ANSWER_TOKENS: usize = 24;
 const ANSWER_BYTES: usize = 1 << 20;
+/// How long an answer of the demonstration may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// Runs the demonstration until a signal ends it.
@@ -202,7 +204,7 @@ async fn ask(origin: &Origin, model: &str, question: &str) -> anyhow::Result<(St
         .and_then(|name| name.to_str().ok())
         .unwrap_or("?")
         .to_owned();
-    let (text, _) = read_up_to(&mut answer.into_body(), &mut link, ANSWER_BYTES).await?;
+    let (text, _) = read_up_to(&mut answer.into_body(), &mut link, ANSWER_BYTES, PATIENCE).await?;
     let text: serde_json::Value = serde_json::from_slice(&text)?;
     let content = text
         .pointer("/message/content")

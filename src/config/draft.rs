@@ -188,6 +188,11 @@ impl Draft {
             .into_iter()
             .filter_map(BackendDraft::spec)
             .collect();
+        if self.settings.models.pin.is_empty()
+            && let Some(first) = self.settings.backends.first()
+        {
+            self.settings.models.pin = first.name.to_string();
+        }
         match Faults::collect(self.faults) {
             Some(faults) => Err(faults),
             None => Ok(self.settings),

@@ -56,6 +56,8 @@ pub struct Settings {
     pub models_refresh: Duration,
     /// How long a model load may go on after its client has left; zero for not at all.
     pub load_guard: Duration,
+    /// Where models go.
+    pub models: Models,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// How large things may be.
@@ -107,11 +109,23 @@ impl Settings {
             attempts: 2,
             models_refresh: Duration::from_secs(10),
             load_guard: Duration::from_secs(300),
+            models: Models::default(),
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             log: Log::default(),
         }
     }
+}
+
+/// Where models go, and what is asked of one node only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Models {
+    /// How many nodes a pulled model goes to; 0 for all.
+    pub replicas: usize,
+    /// The name of the backend whose identity is used where only one can be: the first, unless set.
+    pub pin: String,
+    /// Whether all nodes have one model directory, so that a change on one is a change on all.
+    pub shared_storage: bool,
 }
 
 /// How long things may take.

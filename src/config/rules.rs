@@ -18,6 +18,7 @@ pub(super) fn check(
     health(settings, places, faults);
     listeners(settings, places, faults);
     unique(backends, faults);
+    pin(settings, places, backends, faults);
     let sound = places.sound("listen") && places.sound("admin.listen");
     for backend in backends.iter().filter(|_| sound) {
         loops(backend, settings, faults);
@@ -123,6 +124,24 @@ fn unique(backends: &[BackendDraft], faults: &mut Vec<Fault>) {
         } else {
             names.insert(name, place);
         }
+    }
+}
+
+/// The pinned backend must be one of the backends.
+fn pin(settings: &Settings, places: &Places, backends: &[BackendDraft], faults: &mut Vec<Fault>) {
+    let pin = &settings.models.pin;
+    let names: Vec<_> = backends
+        .iter()
+        .filter_map(BackendDraft::shown_name)
+        .collect();
+    let Some(place) = places.get("models.pin").filter(|_| !pin.is_empty()) else {
+        return;
+    };
+    if !names.is_empty() && !names.contains(pin) {
+        let fault = Fault::new(format!("`models.pin` names no backend: {pin:?}"))
+            .at(place.clone())
+            .help(format!("the backends are: {}", names.join(", ")));
+        faults.push(fault);
     }
 }
 

@@ -16,6 +16,7 @@ use tracing::level_filters::LevelFilter;
 pub(super) type Node<'a> = Spanned<DeValue<'a>>;
 
 const CONNECTIONS: RangeInclusive<i64> = 1..=1_000_000;
+const REPLICAS: RangeInclusive<i64> = 0..=1000;
 const TRIES: RangeInclusive<i64> = 1..=100;
 const WEIGHT_MOST: f64 = 1e6;
 const NAME_LENGTH: usize = 64;
@@ -84,6 +85,11 @@ pub(super) fn many<T>(
 /// A number of tries or of checks in a row, at least 1.
 pub(super) fn tries(value: &DeValue<'_>) -> Result<u32, Problem> {
     count(value, TRIES)
+}
+
+/// A number of copies of a model; 0 for one on every node.
+pub(super) fn replicas(value: &DeValue<'_>) -> Result<usize, Problem> {
+    count(value, REPLICAS)
 }
 
 /// A number of connections, at least 1.
@@ -266,6 +272,14 @@ pub(super) fn path_prefix(value: &DeValue<'_>) -> Result<Mount, Problem> {
             MountError::Odd | MountError::Taken(_) => problem.help("as in \"/ollama\""),
         }
     })
+}
+
+/// The name of a backend that is described elsewhere, also one that was made of its host and port.
+pub(super) fn reference(value: &DeValue<'_>) -> Result<String, Problem> {
+    match string(value, "the name of a backend")? {
+        "" => Err(Problem::new("is empty").help("leave the key out for the first backend")),
+        name => Ok(name.to_owned()),
+    }
 }
 
 /// The name of a backend: it goes into headers, metrics and paths.

@@ -40,6 +40,8 @@ struct Live {
     id: u64,
     epoch: Instant,
     in_flight: AtomicUsize,
+    /// Whether a request is out that tries an ejected backend.
+    on_trial: AtomicBool,
     released: AtomicU64,
     tags_asked: AskedAt,
     loaded_asked: AskedAt,
@@ -104,6 +106,7 @@ impl Backend {
             id: NEXT_ID.fetch_add(1, Relaxed),
             epoch: now,
             in_flight: AtomicUsize::new(0),
+            on_trial: AtomicBool::new(false),
             released: AtomicU64::new(0),
             tags_asked: AskedAt::default(),
             loaded_asked: AskedAt::default(),
@@ -203,9 +206,8 @@ impl Backend {
             OPEN => true,
             SHUT => false,
             from => {
-                admit == Admit::Ejected
-                    || (self.in_flight() == 0
-                        && self.since_epoch(now).as_millis() >= u128::from(from))
+                let due = self.since_epoch(now).as_millis() >= u128::from(from);
+                admit == Admit::Ejected || (due && !self.live.on_trial.load(Relaxed))
             }
         }
     }
@@ -214,10 +216,15 @@ impl Backend {
     pub fn lease(self: &Arc<Self>, now: Instant) -> Lease {
         self.live.in_flight.fetch_add(1, Relaxed);
         self.live.requests.fetch_add(1, Relaxed);
-        Lease::new(Arc::clone(self), now)
+        let is_trial =
+            self.live.gate.load(Relaxed) != OPEN && !self.live.on_trial.swap(true, Relaxed);
+        Lease::new(Arc::clone(self), is_trial, now)
     }
 
-    pub(super) fn release(&self) {
+    pub(super) fn release(&self, is_trial: bool) {
+        if is_trial {
+            self.live.on_trial.store(false, Relaxed);
+        }
         self.live.in_flight.fetch_sub(1, Relaxed);
         self.live.released.fetch_add(1, Relaxed);
     }
@@ -278,6 +285,21 @@ impl Backend {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         (health.state(), health.last_error())
+    }
+
+    /// What keeps requests away from it, or made the last one fail, for people: `is down (…)`.
+    pub fn complaint(&self) -> String {
+        let (state, reason) = self.condition();
+        let state = match state {
+            _ if self.spec.drain => "draining",
+            // It was up when it was chosen, and failed: its last error is what counts.
+            State::Up => "failing",
+            State::Down | State::Ejected => state.as_str(),
+        };
+        match reason {
+            Some(reason) => format!("is {state} ({reason})"),
+            None => format!("is {state}"),
+        }
     }
 
     /// How long to wait before the next check.

@@ -13,13 +13,16 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct Lease {
     backend: Arc<Backend>,
+    /// Whether it tries a backend that was ejected, which one request does at a time.
+    is_trial: bool,
     started: Instant,
 }
 
 impl Lease {
-    pub(super) fn new(backend: Arc<Backend>, now: Instant) -> Self {
+    pub(super) fn new(backend: Arc<Backend>, is_trial: bool, now: Instant) -> Self {
         Self {
             backend,
+            is_trial,
             started: now,
         }
     }
@@ -60,6 +63,6 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.backend.release();
+        self.backend.release(self.is_trial);
     }
 }

@@ -143,3 +143,52 @@ impl Pool {
         self.catalogue.store(Arc::new(catalogue));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Signal;
+    use std::time::Duration;
+
+    fn pool() -> Pool {
+        let spec = |name: &str| Spec {
+            name: name.into(),
+            origin: Origin::parse(name).expect("a host name"),
+            weight: 1.0,
+            drain: false,
+        };
+        Pool::build(
+            &[spec("a"), spec("b")],
+            health::Policy::default(),
+            None,
+            Instant::now(),
+        )
+    }
+
+    #[tokio::test]
+    async fn an_ejected_backend_is_tried_by_one_request_although_an_old_one_still_runs() {
+        let pool = pool();
+        let sick = &pool.backends()[0];
+        let now = Instant::now();
+        let old = sick.lease(now);
+        for _ in 0..5 {
+            sick.observe(Signal::Failed("500".into()), now);
+        }
+        let names = |now| {
+            let eligible = pool.eligible(None, &[], now);
+            eligible
+                .iter()
+                .map(|backend| backend.name())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(now), ["b"]);
+        let later = now + Duration::from_secs(2);
+        assert_eq!(names(later), ["a", "b"]);
+        let trial = sick.lease(later);
+        assert_eq!(names(later), ["b"], "one at a time");
+        drop(trial);
+        assert_eq!(names(later), ["a", "b"]);
+        drop(old);
+        assert_eq!(sick.in_flight(), 0);
+    }
+}

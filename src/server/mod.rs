@@ -2,6 +2,7 @@
 
 mod client_socket;
 
+use crate::tcp;
 use client_socket::ClientSocket;
 
 use http::{Request, Response};
@@ -135,7 +136,7 @@ async fn serve_connection<H: Handler>(
     mut phase: watch::Receiver<Phase>,
 ) {
     // A failure here shows again at the first read.
-    let _ = stream.set_nodelay(true);
+    let _ = tcp::prepare(&stream);
     let stream = Arc::new(stream);
     let service = service_fn(|request| {
         let handler = handler.clone();

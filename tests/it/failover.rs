@@ -349,3 +349,19 @@ async fn what_a_backend_says_unasked_reaches_nobody() {
         assert_eq!(client.answer().await.body, "{}");
     }
 }
+
+#[tokio::test]
+async fn a_refusal_that_stalls_is_passed_on_as_far_as_it_came() {
+    let stalling = Backend::start(&["m"], |mut call: Call| async move {
+        call.write("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 20\r\n\r\n{\"")
+            .await;
+        call.gone().await;
+    })
+    .await;
+    let proxy = Proxy::over("round_robin", &[&stalling]);
+    let mut client = Client::connect(proxy.address()).await;
+    client.post("/api/generate", BODY).await;
+    assert!(client.read_to("{\"").await.starts_with("HTTP/1.1 503"));
+    drop(client);
+    proxy.until_idle().await;
+}

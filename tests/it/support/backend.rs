@@ -82,9 +82,9 @@ impl Backend {
                         };
                         call.answer(status, "application/json", r#"{"version":"0.33.0"}"#)
                             .await;
-                    } else if call.head.starts_with("GET /api/tags ") {
-                        call.answer("200 OK", "application/json", &tags).await;
-                    } else if answers_ps && call.head.starts_with("GET /api/ps ") {
+                    } else if call.head.starts_with("GET /api/tags ")
+                        || (answers_ps && call.head.starts_with("GET /api/ps "))
+                    {
                         call.answer("200 OK", "application/json", &tags).await;
                     } else {
                         counter.fetch_add(1, SeqCst);

@@ -1,0 +1,139 @@
+//! One backend's part of a pull or a create: its progress, line by line, as it comes.
+
+use super::Current;
+use super::outcome::{self, Outcome};
+use super::progress::{Report, Station};
+use crate::call::Call;
+use crate::link::Link;
+use crate::pool::Lease;
+use crate::upstream::describe;
+use bytes::BytesMut;
+use http_body::Body as _;
+use hyper::body::Incoming;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::sync::mpsc::Sender;
+use tokio::time::Instant;
+
+/// The longest line that is read, in bytes: what Ollama's own client reads at most.
+const LINE_BYTES: usize = 8_000_000;
+
+/// What a member has to say.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It goes on.
+    At(Station),
+    /// It has done its part.
+    Done,
+    /// It refused before it began.
+    Refused(Outcome),
+    /// It said itself that it has failed.
+    Failed(String),
+    /// It was lost.
+    Lost(String),
+}
+
+/// Has a backend do its part, and tells the news under its number. The last news is how it ended.
+pub(super) async fn follow(
+    number: usize,
+    mut call: Call,
+    lease: Lease,
+    connect: Duration,
+    current: Current,
+    news: Sender<(usize, News)>,
+) {
+    let last = match outcome::exchange(&mut call, &lease, connect).await {
+        Err(reason) => News::Lost(reason),
+        Ok((response, link)) if !response.status().is_success() => {
+            News::Refused(outcome::read(&call, response, link, lease).await)
+        }
+        Ok((response, link)) => {
+            let told = Told {
+                number,
+                news: &news,
+            };
+            match told.lines(response.into_body(), link, &lease).await {
+                Ok(()) => {
+                    outcome::look(&current, lease.backend()).await;
+                    News::Done
+                }
+                Err(failure) => failure,
+            }
+        }
+    };
+    // Nobody listens if the client has left.
+    let _ = news.send((number, last)).await;
+}
+
+struct Told<'a> {
+    number: usize,
+    news: &'a Sender<(usize, News)>,
+}
+
+impl Told<'_> {
+    /// Reads lines to the end of the body, which is to follow `success`.
+    async fn lines(&self, mut body: Incoming, mut link: Link, lease: &Lease) -> Result<(), News> {
+        let mut buffer = BytesMut::new();
+        let mut succeeded = false;
+        // What was searched for the end of a line already.
+        let mut searched = 0;
+        loop {
+            while let Some(found) = memchr::memchr(b'\n', buffer.get(searched..).unwrap_or(&[])) {
+                let whole = buffer.split_to(searched + found + 1);
+                searched = 0;
+                self.line(&whole, &mut succeeded).await?;
+            }
+            searched = buffer.len();
+            if buffer.len() > LINE_BYTES {
+                return Err(News::Failed(format!(
+                    "wrote a line over {LINE_BYTES} bytes"
+                )));
+            }
+            let frame = poll_fn(|cx| {
+                link.drive(cx);
+                Pin::new(&mut body).poll_frame(cx)
+            });
+            match frame.await {
+                Some(Ok(frame)) => {
+                    buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
+                }
+                Some(Err(error)) => {
+                    let reason = format!("broke off in the middle: {}", describe(&error));
+                    lease.failed(reason.clone(), Instant::now());
+                    return Err(News::Lost(reason));
+                }
+                None => break,
+            }
+        }
+        if !buffer.is_empty() {
+            self.line(&buffer, &mut succeeded).await?;
+        }
+        lease.backend().links().put(link, Instant::now());
+        if succeeded {
+            Ok(())
+        } else {
+            Err(News::Lost("ended without success".to_owned()))
+        }
+    }
+
+    async fn line(&self, line: &[u8], succeeded: &mut bool) -> Result<(), News> {
+        if line.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        match Report::read(line) {
+            None => Err(News::Lost("wrote a line that is no progress".to_owned())),
+            Some(Report::Error(text)) => Err(News::Failed(text)),
+            Some(Report::Success) => {
+                *succeeded = true;
+                Ok(())
+            }
+            Some(Report::At(station)) => {
+                *succeeded = false;
+                // If nobody listens any more, this task is about to be dropped.
+                let _ = self.news.send((self.number, News::At(station))).await;
+                Ok(())
+            }
+        }
+    }
+}
