@@ -4,6 +4,9 @@
 //! merged story is at the station that the slowest backend has reached, and of a file as much is there as the backend
 //! with the least of it has. So lines come in the order of a single server, and nothing runs backwards.
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;

@@ -13,6 +13,7 @@ mod config; // what may be configured, and how mistakes are told
 mod failover; // backends that fail, and how a request survives it
 mod health; // who is in and who is out
 mod lifecycle; // starting, reloading, stopping, and nodes that are killed
+mod models; // what changes several nodes at once: pull, create, delete, copy, unload
 mod refusals; // requests that no backend should see
 mod streaming; // bytes that pass unchanged and at once
 mod support; // scripted backends, a gateway on free ports, a client that sees every byte
