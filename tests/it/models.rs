@@ -805,3 +805,20 @@ async fn a_node_that_drains_gets_no_new_models_but_loses_its_old_ones() {
     assert_eq!(holding(&nodes, "n").await, [true, false]);
     assert_eq!(holding(&nodes, "m").await, [false, false]);
 }
+
+#[tokio::test]
+async fn a_line_without_an_end_is_not_read_for_ever() {
+    let a = puller(Ending::Success).await;
+    let b = Backend::start(&["m"], async |mut call: Call| {
+        call.begin(NDJSON).await;
+        let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+        while call.stream.write_all(piece.as_bytes()).await.is_ok() {}
+    })
+    .await;
+    let proxy = over_scripted("", &[&a, &b]);
+    let answer = proxy.post("/api/pull", r#"{"model":"m"}"#).await;
+    let lines = lines(&answer);
+    let error = lines.last().unwrap()["error"].as_str().unwrap();
+    assert_eq!(error, "backend b wrote a line over 8000000 bytes");
+    proxy.until_idle().await;
+}
