@@ -64,17 +64,26 @@ pub async fn exchange(
     connect_limit: Duration,
 ) -> Result<(Response<Incoming>, Link), Failure> {
     let outcome = attempt(call, lease, connect_limit).await;
+    settle(&outcome, lease);
+    outcome
+}
+
+/// Tells a lease's backend what came of an attempt.
+pub fn settle(outcome: &Result<(Response<Incoming>, Link), Failure>, lease: &Lease) {
     let now = Instant::now();
-    match &outcome {
+    match outcome {
         Ok((response, _)) => lease.answered(response.status(), now),
         Err(Failure::Connect(reason)) => lease.unreachable(reason.clone(), now),
         Err(Failure::Lost(reason)) => lease.failed(reason.clone(), now),
         Err(Failure::Client | Failure::Exhausted(_)) => {}
     }
-    outcome
 }
 
-async fn attempt(
+/// An [`exchange`] that nobody is blamed for until [`settle`] is called.
+///
+/// # Errors
+/// When no answer came.
+pub async fn attempt(
     call: &mut Call,
     lease: &Lease,
     connect_limit: Duration,

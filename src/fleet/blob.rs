@@ -9,6 +9,7 @@ use crate::call::Call;
 use crate::error::Error;
 use crate::pool::Lease;
 use crate::state::State;
+use crate::upstream::{self, Failure};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body::Body as _;
@@ -131,22 +132,25 @@ async fn pass(feeders: Vec<Feeder>, chunk: Bytes) -> Vec<Feeder> {
 
 /// Sends one member its share, and asks it for the blob if it was lost on the way.
 async fn send(mut call: Call, lease: Lease, connect: Duration) -> Outcome {
-    let backend = lease.backend().clone();
-    let question = call.as_head();
-    let reason = match outcome::exchange(&mut call, &lease, connect).await {
-        Ok((response, link)) => match outcome::read(&call, response, link, lease).await {
-            Outcome::Lost(reason) => reason,
-            answered @ Outcome::Answered(_) => return answered,
-        },
-        Err(reason) => reason,
-    };
-    if members::is_down(&backend) {
-        return Outcome::Lost(reason);
+    let backend = lease.backend();
+    if members::is_down(backend) {
+        return Outcome::Lost(backend.complaint());
     }
-    let there = ask(question, backend.lease(Instant::now()), connect).await;
-    if there.is_success() {
-        Outcome::Answered(Response::default())
-    } else {
-        Outcome::Lost(reason)
+    let question = call.as_head();
+    let sent = upstream::attempt(&mut call, &lease, connect).await;
+    let mut blamed = false;
+    if let Err(Failure::Lost(_)) = &sent {
+        match ask(question, backend.lease(Instant::now()), connect).await {
+            there if there.is_success() => return Outcome::Answered(Response::default()),
+            Outcome::Answered(_) => {}
+            Outcome::Lost(_) => blamed = true,
+        }
+    }
+    if !blamed {
+        upstream::settle(&sent, &lease);
+    }
+    match sent {
+        Ok((response, link)) => outcome::read(&call, response, link, lease).await,
+        Err(failure) => Outcome::Lost(outcome::explain(&failure)),
     }
 }

@@ -99,3 +99,54 @@ impl Set {
         now.saturating_duration_since(self.used) < KEPT_FOR
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health;
+    use crate::pool::{Origin, Spec};
+    use std::sync::Arc;
+
+    fn pool(names: &[&str]) -> Pool {
+        let spec = |name: &&str| Spec {
+            name: (*name).into(),
+            origin: Origin::parse(name).unwrap(),
+            weight: 1.0,
+            drain: false,
+        };
+        let specs: Vec<_> = names.iter().map(spec).collect();
+        Pool::build(&specs, health::Policy::default(), None, Instant::now())
+    }
+
+    fn client(number: u32) -> IpAddr {
+        std::net::Ipv4Addr::from_bits(number).into()
+    }
+
+    #[test]
+    fn a_set_lasts_while_it_is_used_and_the_backends_are_there() {
+        let (sets, now) = (CreateSets::default(), Instant::now());
+        let (pool, other) = (pool(&["a", "b"]), pool(&["a", "b"]));
+        let first = vec![Arc::clone(&pool.backends()[0])];
+        let fixed = sets.get_or_fix(client(1), &pool, now, || Ok(first.clone()));
+        assert_eq!(fixed.unwrap().len(), 1);
+        let all = || Ok(pool.backends().to_vec());
+        let later = now + KEPT_FOR / 2;
+        let kept = sets.get_or_fix(client(1), &pool, later, all).unwrap();
+        assert_eq!(kept.len(), 1);
+        assert!(sets.get(client(2), &pool, later).is_none());
+        assert!(sets.get(client(1), &other, later).is_none());
+        assert!(sets.get(client(1), &pool, now + KEPT_FOR).is_some());
+        assert!(sets.get(client(1), &pool, now + KEPT_FOR * 3).is_none());
+        sets.forget(client(1));
+        assert!(sets.get(client(1), &pool, now).is_none());
+    }
+
+    #[test]
+    fn only_so_many_clients_are_remembered() {
+        let (sets, now, pool) = (CreateSets::default(), Instant::now(), pool(&["a"]));
+        for number in 0..10_000 {
+            sets.fix(client(number), &pool.backends().to_vec(), now);
+        }
+        assert_eq!(sets.lock().len(), CLIENTS);
+    }
+}

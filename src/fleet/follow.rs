@@ -86,9 +86,7 @@ impl Told<'_> {
             }
             searched = buffer.len();
             if buffer.len() > LINE_BYTES {
-                return Err(News::Failed(format!(
-                    "wrote a line over {LINE_BYTES} bytes"
-                )));
+                return Err(News::Lost(format!("wrote a line over {LINE_BYTES} bytes")));
             }
             let frame = poll_fn(|cx| {
                 link.drive(cx);

@@ -92,11 +92,16 @@ pub(super) async fn exchange(
     }
     upstream::exchange(call, lease, connect)
         .await
-        .map_err(|failure| match failure {
-            Failure::Connect(reason) => format!("cannot be reached: {reason}"),
-            Failure::Lost(reason) => format!("broke off: {reason}"),
-            Failure::Client | Failure::Exhausted(_) => failure.to_string(),
-        })
+        .map_err(|failure| explain(&failure))
+}
+
+/// What became of a backend that gave no answer, to follow its name.
+pub(super) fn explain(failure: &Failure) -> String {
+    match failure {
+        Failure::Connect(reason) => format!("cannot be reached: {reason}"),
+        Failure::Lost(reason) => format!("broke off: {reason}"),
+        Failure::Client | Failure::Exhausted(_) => failure.to_string(),
+    }
 }
 
 /// Sends a request to one backend and reads its answer whole.

@@ -4,6 +4,7 @@ use crate::support::backend::{Backend, Call};
 use crate::support::client::{Answer, Client, post};
 use crate::support::gateway::{Proxy, config, until_called};
 use crate::support::{PATIENCE, eventually, soon};
+use llamero::config::Settings;
 use llamero::mock::{Fault, Kind, Model, Node, Profile};
 use serde_json::Value;
 use std::sync::Arc;
@@ -540,7 +541,7 @@ async fn a_node_that_has_the_blob_already_drops_out_and_the_others_get_all_of_it
         assert_eq!(proxy.post("/api/create", &body).await.status, 200);
     }
     for name in ["a", "b"] {
-        assert_eq!(proxy.backend(name).await["state"], "up");
+        assert_eq!(proxy.backend(name).await["failures"], 0);
     }
     proxy.until_idle().await;
 }
@@ -773,4 +774,51 @@ async fn with_one_directory_for_all_a_change_is_made_once() {
     assert_eq!(upload(&proxy, &digest(1), "weights").await.backend(), "b");
     assert_eq!(delete(&proxy, "m").await.status, 200);
     assert_eq!(a.calls() + b.calls(), 4);
+}
+
+#[test]
+fn only_a_backend_can_be_pinned() {
+    let backends = "\n[[backend]]\nurl = 'gpu1'\n[[backend]]\nname = 'b'\nurl = 'gpu2'";
+    let pinned = |keys: &str| Settings::parse(&format!("{keys}{backends}"), "f");
+    assert_eq!(pinned("").unwrap().models.pin, "gpu1:11434");
+    assert_eq!(pinned("models.pin = 'b'").unwrap().models.pin, "b");
+    for wrong in ["models.pin = 'c'", "models.pin = ''", "models.pin = 1"] {
+        let faults = pinned(wrong).unwrap_err().to_string();
+        assert!(faults.contains("`models.pin`"), "{faults}");
+    }
+    let faults = pinned("models.pin = 'c'").unwrap_err().to_string();
+    assert!(
+        faults.contains("the backends are: gpu1:11434, b"),
+        "{faults}"
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_drains_gets_no_new_models_but_loses_its_old_ones() {
+    let nodes = [node(&["m"]).await, node(&["m"]).await];
+    let text = config("round_robin", &[nodes[0].url(), nodes[1].url()]) + "drain = true\n";
+    let proxy = Proxy::start(&text);
+    let pull = proxy.post("/api/pull", r#"{"model":"n"}"#).await;
+    assert_eq!(pull.backend(), "a");
+    assert_eq!(upload(&proxy, &digest(1), "weights").await.backend(), "a");
+    assert_eq!(delete(&proxy, "m").await.backend(), "a+b");
+    assert_eq!(holding(&nodes, "n").await, [true, false]);
+    assert_eq!(holding(&nodes, "m").await, [false, false]);
+}
+
+#[tokio::test]
+async fn a_line_without_an_end_is_not_read_for_ever() {
+    let a = puller(Ending::Success).await;
+    let b = Backend::start(&["m"], async |mut call: Call| {
+        call.begin(NDJSON).await;
+        let piece = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+        while call.stream.write_all(piece.as_bytes()).await.is_ok() {}
+    })
+    .await;
+    let proxy = over_scripted("", &[&a, &b]);
+    let answer = proxy.post("/api/pull", r#"{"model":"m"}"#).await;
+    let lines = lines(&answer);
+    let error = lines.last().unwrap()["error"].as_str().unwrap();
+    assert_eq!(error, "backend b wrote a line over 8000000 bytes");
+    proxy.until_idle().await;
 }
