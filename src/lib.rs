@@ -54,6 +54,7 @@ pub mod cli;
 pub mod config;
 mod cors;
 pub mod demand;
+mod early;
 mod edge;
 mod error;
 mod ewma;

@@ -3,6 +3,7 @@
 use crate::access::{Access, Ended};
 use crate::call::{Call, Sender};
 use crate::demand::Intent;
+use crate::early::{self, Early};
 use crate::edge::Edge;
 use crate::error::Error;
 use crate::fleet;
@@ -27,7 +28,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// The longest request target, in bytes.
 const TARGET_BYTES: usize = 8 << 10;
@@ -89,32 +90,79 @@ impl Proxy {
                 drop(Upload::new(request.into_body()));
                 outcome
             }
-            None => forward(&self.state, &state, request, peer, &mut access).await,
+            None => match read(&state, request, peer, &mut access).await {
+                Ok(mut call) => match early::patience(&state, &call) {
+                    Some(patience) => {
+                        return self.answer_by(patience, &state, call, access, &edge).await;
+                    }
+                    None => forward(&self.state, &state, &mut call, &mut access).await,
+                },
+                Err(error) => Err(error),
+            },
         };
-        // A relayed answer says at its end how it ended.
-        access.ended = if outcome.is_ok() {
-            Ended::Complete
-        } else {
-            Ended::Refused
-        };
-        let mut answer = outcome.unwrap_or_else(|error| error.into_response(family, &access.id));
-        access.answered(answer.status());
-        if let Source::Own(bytes) = answer.body() {
-            access.bytes_out = bytes.len() as u64;
+        finish(outcome, access, family, &edge)
+    }
+
+    /// Answers a stream with its head alone if the backend's takes longer than the client shall wait.
+    async fn answer_by(
+        &self,
+        patience: Duration,
+        state: &Arc<State>,
+        mut call: Call,
+        mut access: Access,
+        edge: &Edge<'_>,
+    ) -> Response<ReplyBody> {
+        let (family, id) = (call.route.family, access.id.clone());
+        let beat = early::beat(&call, access.model.as_deref().unwrap_or_default());
+        let (shared, state) = (Arc::clone(&self.state), Arc::clone(state));
+        let mut waiting = Box::pin(async move {
+            let outcome = forward(&shared, &state, &mut call, &mut access).await;
+            (outcome, access)
+        });
+        if let Ok((outcome, access)) = timeout(patience, &mut waiting).await {
+            return finish(outcome, access, family, edge);
         }
-        label(answer.headers_mut(), family, &access);
+        let rest = async move {
+            let (outcome, access) = waiting.await;
+            early::go_on(family, outcome, access).await
+        };
+        let mut answer = early::head(family, Early::new(beat, Box::pin(rest)));
+        name(answer.headers_mut(), family, &id);
         edge.leave(answer.headers_mut());
-        answer.map(|source| ReplyBody::new(source, access))
+        answer.map(|source| ReplyBody::new(source, None))
     }
 }
 
-async fn forward(
-    shared: &Arc<ArcSwap<State>>,
+/// Gives an outcome the form of an answer, and its record the outcome.
+fn finish(
+    outcome: Result<Answer, Error>,
+    mut access: Access,
+    family: Family,
+    edge: &Edge<'_>,
+) -> Response<ReplyBody> {
+    // A relayed answer says at its end how it ended.
+    access.ended = if outcome.is_ok() {
+        Ended::Complete
+    } else {
+        Ended::Refused
+    };
+    let mut answer = outcome.unwrap_or_else(|error| error.into_response(family, &access.id));
+    access.answered(answer.status());
+    if let Source::Own(bytes) = answer.body() {
+        access.bytes_out = bytes.len() as u64;
+    }
+    label(answer.headers_mut(), family, &access);
+    edge.leave(answer.headers_mut());
+    answer.map(|source| ReplyBody::new(source, Some(access)))
+}
+
+/// Reads as much of a request as it takes to know where it goes.
+async fn read(
     state: &State,
     request: Request<Incoming>,
     peer: IpAddr,
     access: &mut Access,
-) -> Result<Answer, Error> {
+) -> Result<Call, Error> {
     check_head(&request)?;
     let route =
         Route::of(request.method(), request.uri().path()).map_err(|no_route| match no_route {
@@ -130,23 +178,33 @@ async fn forward(
         trusted: &settings.trusted_proxies,
         request_id: &request_id,
     };
-    let (mut call, model) = Call::read(route, request, sender, settings.limits.body).await?;
+    let (call, model) = Call::read(route, request, sender, settings.limits.body).await?;
     access.bytes_in = call.body_bytes();
     if let Some(name) = model {
         access.set_model(&name);
     }
+    Ok(call)
+}
+
+/// Does with a call what its route says.
+async fn forward(
+    shared: &Arc<ArcSwap<State>>,
+    state: &State,
+    call: &mut Call,
+    access: &mut Access,
+) -> Result<Answer, Error> {
     match call.route.action {
         Action::Hello => lists::hello(state),
         Action::Version => lists::version(state),
         Action::List(listing) => Ok(lists::list(shared, state, listing).await),
-        Action::Change => fleet::change(state, shared, &mut call, access).await,
-        Action::Pick if !fleet::is_pinned(&call) && call.demand.intent == Intent::Unload => {
-            fleet::change(state, shared, &mut call, access).await
+        Action::Change => fleet::change(state, shared, call, access).await,
+        Action::Pick if !fleet::is_pinned(call) && call.demand.intent == Intent::Unload => {
+            fleet::change(state, shared, call, access).await
         }
-        Action::Pull => fleet::pull(state, shared, &call, access).await,
-        Action::Create => fleet::create(state, shared, &call, access).await,
-        Action::Blob => fleet::blob(state, &mut call, access).await,
-        Action::Pick | Action::Any | Action::Pin => send(state, &mut call, access).await,
+        Action::Pull => fleet::pull(state, shared, call, access).await,
+        Action::Create => fleet::create(state, shared, call, access).await,
+        Action::Blob => fleet::blob(state, call, access).await,
+        Action::Pick | Action::Any | Action::Pin => send(state, call, access).await,
     }
 }
 
@@ -173,7 +231,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
         let (lease, outcome) = load_guard::exchange(state, call, lease).await;
         match outcome {
             Ok((response, link)) => match judge(state, call, response, link, lease).await {
-                Verdict::Pass(answer) => return Ok(finish(answer, access)),
+                Verdict::Pass(answer) => return Ok(credit(answer, access)),
                 // An answer that another backend might better is kept in case none does.
                 Verdict::Refusal(answer) => last = Ok(answer),
                 Verdict::Lost(error) => last = last.or(Err(Some(error))),
@@ -202,7 +260,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
         }
     }
     match last {
-        Ok(answer) => Ok(finish(answer, access)),
+        Ok(answer) => Ok(credit(answer, access)),
         Err(Some(error)) => Err(error),
         Err(None) if pinned => Err(Error::NoBackend(fleet::explain_pin(state))),
         Err(None) => Err(Error::NoBackend(
@@ -335,19 +393,24 @@ fn note_what_it_holds(state: &State, call: &Call, lease: &Lease, status: StatusC
 }
 
 /// Names the backend whose answer it is, which for one that was read whole need not be the last that was tried.
-fn finish(answer: Answer, access: &mut Access) -> Answer {
+fn credit(answer: Answer, access: &mut Access) -> Answer {
     if let Some(name) = answer.extensions().get::<Arc<str>>() {
         access.backend = Some(Arc::clone(name));
     }
     answer
 }
 
+/// Tells the client what the request is called.
+fn name(headers: &mut http::HeaderMap, family: Family, id: &HeaderValue) {
+    headers.insert(header::REQUEST_ID, id.clone());
+    if family == Family::Anthropic {
+        headers.insert(header::ANTHROPIC_REQUEST_ID, id.clone());
+    }
+}
+
 /// Tells the client what the request is called and who answered it.
 fn label(headers: &mut http::HeaderMap, family: Family, access: &Access) {
-    headers.insert(header::REQUEST_ID, access.id.clone());
-    if family == Family::Anthropic {
-        headers.insert(header::ANTHROPIC_REQUEST_ID, access.id.clone());
-    }
+    name(headers, family, &access.id);
     if access.attempts == 0 {
         return;
     }

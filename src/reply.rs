@@ -1,15 +1,17 @@
 //! The body of an answer on its way to the client, and everything that must happen when it is over.
 
 use crate::access::{Access, Ended};
+use crate::early::{Early, Step};
 use crate::fleet::Merged;
 use crate::link::Link;
 use crate::pool::Lease;
 use crate::upload::UploadWatch;
 use crate::upstream::describe;
 use crate::wire::Meter;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use thiserror::Error;
@@ -24,7 +26,8 @@ pub struct Cut;
 #[derive(Debug)]
 pub struct ReplyBody {
     source: Source,
-    access: Access,
+    /// `None` while an early answer has it.
+    access: Option<Access>,
 }
 
 /// Where an answer comes from.
@@ -36,6 +39,17 @@ pub enum Source {
     Relay(Box<Relay>),
     /// Several backends that report how they get on.
     Merged(Box<Merged>),
+    /// A stream that has begun before its backend answered.
+    Early(Box<Early>),
+    /// A last record, and then a cut.
+    Cut(Last),
+}
+
+/// A last record before a connection is cut.
+#[derive(Debug)]
+pub struct Last {
+    record: Bytes,
+    flushed: bool,
 }
 
 /// An answer that is passed on as it comes: no buffer and no task in between, so a slow reader slows its own backend.
@@ -156,6 +170,17 @@ impl Relay {
         Poll::Pending
     }
 
+    /// Keeps the connection if the answer was whole, and says how it ended.
+    fn settle(&mut self) -> (Ended, u64) {
+        let ended = self.ended();
+        if matches!(ended, Ended::Complete | Ended::Truncated)
+            && let Some(link) = self.link.take()
+        {
+            self.lease.backend().links().put(link, Instant::now());
+        }
+        (ended, self.meter.bytes())
+    }
+
     /// How the answer stands if nothing more happens to it.
     fn ended(&self) -> Ended {
         match self.phase {
@@ -169,9 +194,54 @@ impl Relay {
     }
 }
 
+impl Source {
+    /// A record, and then a cut.
+    pub fn cut_after(record: Bytes) -> Self {
+        Self::Cut(Last {
+            record,
+            flushed: false,
+        })
+    }
+
+    /// Reads what is left, up to a number of bytes; what comes after a break is not there.
+    pub async fn read_whole(self, limit: usize) -> Bytes {
+        let mut body = match self {
+            Self::Own(bytes) => return bytes,
+            source @ (Self::Relay(_) | Self::Merged(_) | Self::Early(_) | Self::Cut(_)) => {
+                ReplyBody {
+                    source,
+                    access: None,
+                }
+            }
+        };
+        let mut read = BytesMut::new();
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            read.extend_from_slice(&frame.into_data().unwrap_or_default());
+            if read.len() > limit {
+                break;
+            }
+        }
+        read.freeze()
+    }
+}
+
+impl Last {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if !self.record.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.record)))));
+        }
+        if !self.flushed {
+            self.flushed = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Err(Cut)))
+    }
+}
+
 impl ReplyBody {
-    /// Joins an answer with the record of its request.
-    pub fn new(source: Source, access: Access) -> Self {
+    /// Joins an answer with the record of its request, unless an early one has it already.
+    pub fn new(source: Source, access: Option<Access>) -> Self {
         Self { source, access }
     }
 }
@@ -184,13 +254,24 @@ impl Body for ReplyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        match &mut self.source {
-            Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Source::Relay(relay) => relay.poll_frame(cx),
-            Source::Merged(merged) => merged
-                .poll_line(cx)
-                .map(|line| Some(Ok(Frame::data(line?)))),
+        loop {
+            return match &mut self.source {
+                Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+                Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+                Source::Relay(relay) => relay.poll_frame(cx),
+                Source::Merged(merged) => merged
+                    .poll_line(cx)
+                    .map(|line| Some(Ok(Frame::data(line?)))),
+                Source::Cut(last) => last.poll_frame(cx),
+                Source::Early(early) => match ready!(early.poll_step(cx)) {
+                    Step::Beat(beat) => Poll::Ready(Some(Ok(Frame::data(beat)))),
+                    Step::Settled(source, access) => {
+                        self.source = source;
+                        self.access = Some(access);
+                        continue;
+                    }
+                },
+            };
         }
     }
 
@@ -203,6 +284,7 @@ impl Body for ReplyBody {
                 Phase::Cutting | Phase::Cut | Phase::ClientBroke => false,
             },
             Source::Merged(merged) => merged.is_over(),
+            Source::Early(_) | Source::Cut(_) => false,
         }
     }
 
@@ -219,30 +301,22 @@ impl Body for ReplyBody {
                 }
                 hint
             }
-            Source::Merged(_) => SizeHint::default(),
+            Source::Merged(_) | Source::Early(_) | Source::Cut(_) => SizeHint::default(),
         }
     }
 }
 
 impl Drop for ReplyBody {
     fn drop(&mut self) {
-        let relay = match &mut self.source {
-            Source::Own(_) => return,
-            Source::Merged(merged) => {
-                self.access.bytes_out = merged.bytes();
-                if merged.is_over() {
-                    self.access.ended = Ended::Complete;
-                }
-                return;
-            }
-            Source::Relay(relay) => relay,
+        let (ended, bytes) = match &mut self.source {
+            // How these ended was known before; an early answer's record goes with what it waits for.
+            Source::Own(_) | Source::Cut(_) | Source::Early(_) => return,
+            Source::Merged(merged) if merged.is_over() => (Ended::Complete, merged.bytes()),
+            Source::Merged(merged) => (Ended::ClientGone, merged.bytes()),
+            Source::Relay(relay) => relay.settle(),
         };
-        self.access.ended = relay.ended();
-        self.access.bytes_out = relay.meter.bytes();
-        if matches!(self.access.ended, Ended::Complete | Ended::Truncated)
-            && let Some(link) = relay.link.take()
-        {
-            relay.lease.backend().links().put(link, Instant::now());
+        if let Some(access) = &mut self.access {
+            (access.ended, access.bytes_out) = (ended, bytes);
         }
     }
 }

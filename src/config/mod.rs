@@ -54,6 +54,8 @@ pub struct Settings {
     pub attempts: u32,
     /// How often each node is asked which models it has.
     pub models_refresh: Duration,
+    /// How long a stream may be without a head before it gets one of the proxy's own; zero for any time.
+    pub early_response: Duration,
     /// How long a model load may go on after its client has left; zero for not at all.
     pub load_guard: Duration,
     /// Where models go.
@@ -108,6 +110,7 @@ impl Settings {
             health: health::Policy::default(),
             attempts: 2,
             models_refresh: Duration::from_secs(10),
+            early_response: Duration::ZERO,
             load_guard: Duration::from_secs(300),
             models: Models::default(),
             timeouts: Timeouts::default(),
