@@ -2,7 +2,7 @@
 
 use crate::demand::{Demand, Intent};
 use crate::error::Error;
-use crate::fleet::Feed;
+use crate::feed::Feed;
 use crate::header;
 use crate::link::RequestBody;
 use crate::pool::Backend;

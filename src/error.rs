@@ -1,7 +1,6 @@
 //! Everything that the proxy itself can say no with: status, text and what the client may do, in one place.
 
 use crate::header::{RETRY_AFTER_MS, SHOULD_RETRY};
-use crate::reply::Source;
 use crate::wire::{AskError, Family, ZstdError};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -92,7 +91,7 @@ impl Error {
 
     /// The answer in the shape that a family's clients read. What Ollama's router itself would say, before any family is
     /// known, it says in the router's words.
-    pub fn into_response(self, family: Family, request_id: &HeaderValue) -> Response<Source> {
+    pub fn into_response(self, family: Family, request_id: &HeaderValue) -> Response<Bytes> {
         let status = self.status();
         let text = self.to_string();
         let (kind, body) = if matches!(self, Self::ForeignOrigin) {
@@ -103,7 +102,7 @@ impl Error {
             let body = family.error_body(status, &text, request_id);
             (Some("application/json; charset=utf-8"), body)
         };
-        let mut response = Response::new(Source::Own(body));
+        let mut response = Response::new(body);
         *response.status_mut() = status;
         let headers = response.headers_mut();
         if let Some(kind) = kind {
@@ -168,12 +167,5 @@ impl Error {
             // Those who did their part would do it again; who broke off is not there to be told.
             Self::Partial(_) | Self::BodyBroken => None,
         }
-    }
-}
-
-/// An answer of the proxy's own that is no error.
-impl From<Bytes> for Source {
-    fn from(bytes: Bytes) -> Self {
-        Self::Own(bytes)
     }
 }

@@ -2,28 +2,29 @@
 //!
 //! # Where things are
 //!
-//! From the ground up; a module uses only what stands above it.
+//! From the ground up: a module mostly uses what stands above it.
 //!
 //! | what | modules |
 //! | --- | --- |
 //! | the wire: API families, names, errors, what is read of a body | [`wire`], `header`, `route`, [`demand`] |
 //! | measures and judgements, pure | `ewma`, [`health`] |
-//! | connections; a client's body as it comes in | `tcp`, `link`, `upload` |
+//! | addresses and connections; a client's body as it comes in, and as it goes to several | `origin`, `tcp`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
 //! | choosing one of several, pure | [`balance`] |
-//! | a request on its way, its answer, its log line | `call`, `reply`, `access`, `error` |
-//! | one exchange with one backend; loads that outlive their client | `upstream`, `load_guard` |
-//! | which pages may call, from which paths clients are sent on | `cors`, `mount`, `redirect` |
 //! | all that one configuration decides | [`config`], `state` |
+//! | a request on its way | `session`, `reading`, `call`, `error`, `access` |
+//! | one exchange with one backend; loads that outlive their client | `upstream`, `load_guard` |
+//! | its answer, and one that begins early | `reply`, `early` |
 //! | what the fleet says in one voice, and how it is asked | `survey`, `lists` |
-//! | how a request comes in and its answer goes out | `edge` |
+//! | what changes several backends at once | `fleet` |
+//! | which pages may call, which paths there are, how an answer leaves | `cors`, `mount`, `redirect`, `edge` |
 //! | the straight way of a request | `proxy` |
-//! | listeners, ticks, files, signals | `server`, `admin`, `probe`, `reload`, `gateway`, [`cli`] |
+//! | listeners, ticks, files, signals | `server`, `admin`, `probe`, `log`, `reload`, `gateway`, [`cli`] |
 //! | simulated nodes, which use only the wire | [`mock`] |
 //!
 //! # A request in a straight line
 //!
-//! All of it happens in the task of the client's connection; there is no channel and no other task.
+//! All of it happens in the task of the client's connection; only what goes to several backends takes more tasks.
 //!
 //! 1. `server` hands a request to `Proxy::handle`, which cannot fail: an error becomes an answer.
 //! 2. One snapshot (`State`) serves the whole request, so a reload in the middle cannot mix old and new.
@@ -58,6 +59,7 @@ mod early;
 mod edge;
 mod error;
 mod ewma;
+mod feed;
 mod fleet;
 mod gateway;
 mod header;
@@ -68,6 +70,7 @@ mod load_guard;
 mod log;
 pub mod mock;
 mod mount;
+mod origin;
 pub mod pool;
 mod probe;
 mod proxy;

@@ -3,10 +3,10 @@
 //! A link is not a task. Whoever uses it polls it, so that a chunk wakes the task that writes it to the client and nobody
 //! else, and dropping a link closes its socket at once: that is how a generation is cancelled.
 
-use crate::fleet::Feed;
-use crate::pool::Origin;
+use crate::feed::Feed;
+use crate::origin::Origin;
 use crate::tcp;
-use crate::upload::Upload;
+use crate::upload::{BodyError, Upload};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -39,17 +39,6 @@ pub enum RequestBody {
     Upload(Upload),
     /// One backend's share of a body that goes to several.
     Feed(Feed),
-}
-
-/// Why a request's body could not be sent to its end.
-#[derive(Debug, Error)]
-pub enum BodyError {
-    /// It broke off on its way in.
-    #[error("{0}")]
-    Upload(#[from] hyper::Error),
-    /// Whoever passed it on gave up.
-    #[error("the request body was given up")]
-    Feed,
 }
 
 impl Body for RequestBody {

@@ -146,7 +146,8 @@ fn finish(
     } else {
         Ended::Refused
     };
-    let mut answer = outcome.unwrap_or_else(|error| error.into_response(family, &access.id));
+    let mut answer =
+        outcome.unwrap_or_else(|error| error.into_response(family, &access.id).map(Source::Own));
     access.answered(answer.status());
     if let Source::Own(bytes) = answer.body() {
         access.bytes_out = bytes.len() as u64;

@@ -8,11 +8,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use thiserror::Error;
 
 /// How long, and for how many bytes, a body that nobody wants is still read. A client that writes everything before it
 /// reads would otherwise meet a reset connection instead of the answer that waits for it.
 const LINGER: Duration = Duration::from_secs(5);
 const LINGER_BYTES: u64 = 64 << 20;
+
+/// Why a request's body could not be sent to its end.
+#[derive(Debug, Error)]
+pub enum BodyError {
+    /// It broke off on its way in.
+    #[error("{0}")]
+    Upload(#[from] hyper::Error),
+    /// Whoever passed it on gave up.
+    #[error("the request body was given up")]
+    Feed,
+}
 
 /// A body from a client. Dropped before its end, it is drained in the background for a bounded time.
 #[derive(Debug)]

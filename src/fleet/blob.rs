@@ -1,12 +1,12 @@
 //! Blobs: a file that goes to every backend of a create set while it comes in, and the question whether all have it.
 
 use super::Answer;
-use super::feed::{Feeder, feed};
 use super::members::{self, Members};
 use super::outcome::{self, Outcome, Rule, ask, combine, gather};
 use crate::access::{Access, Ended};
 use crate::call::Call;
 use crate::error::Error;
+use crate::feed::{Feeder, feed};
 use crate::pool::Lease;
 use crate::state::State;
 use crate::upstream::{self, Failure};

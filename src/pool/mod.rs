@@ -4,12 +4,11 @@ mod backend;
 mod catalogue;
 mod inventory;
 mod lease;
-mod origin;
 
+pub use crate::origin::{Origin, OriginError};
 pub use backend::{Admit, Backend, Spec};
 pub use inventory::{Inventory, Loaded, LoadedModel};
 pub use lease::Lease;
-pub use origin::{Origin, OriginError};
 
 use crate::health;
 use crate::wire::ModelKey;

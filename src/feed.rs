@@ -1,7 +1,6 @@
 //! One backend's share of a body that goes to several: chunk by chunk, the slowest taker sets the pace.
 
-use crate::link::BodyError;
-use crate::upload::UploadWatch;
+use crate::upload::{BodyError, UploadWatch};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::task::{Context, Poll, ready};
