@@ -11,6 +11,7 @@ mod balancing; // who gets which request
 mod bodies; // bodies in every form that Ollama takes
 mod cancellation; // clients that leave
 mod config; // what may be configured, and how mistakes are told
+mod conformance; // the contract with Ollama's clients, statement by statement
 mod early; // streams that begin before their backend answers
 mod edge; // pages, paths and errors as clients of Ollama expect them
 mod failover; // backends that fail, and how a request survives it

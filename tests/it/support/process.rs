@@ -142,6 +142,18 @@ impl Process {
         );
     }
 
+    /// The most memory that it has had so far, in bytes.
+    #[cfg(target_os = "linux")]
+    pub fn peak_bytes(&self) -> usize {
+        let id = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kibibytes = line
+            .and_then(|line| line.split_whitespace().nth(1))
+            .unwrap();
+        kibibytes.parse::<usize>().unwrap() << 10
+    }
+
     /// Waits for its end and returns the exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         soon("the process ends", self.child.wait())
