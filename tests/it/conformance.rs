@@ -680,9 +680,9 @@ async fn statement_27_a_request_is_never_half_closed() {
 #[tokio::test]
 async fn statement_31_when_all_are_busy_each_family_reads_its_own_refusal() {
     let nodes = [node(&["m"]).await, node(&["m"]).await];
-    nodes
-        .iter()
-        .for_each(|node| node.faults().set(Fault::new(Kind::Busy503)));
+    for node in &nodes {
+        node.faults().set(Fault::new(Kind::Busy503));
+    }
     let proxy = Proxy::start(&config("round_robin", &[nodes[0].url(), nodes[1].url()]));
     let body =
         r#"{"model":"m","max_tokens":1,"input":"x","messages":[{"role":"user","content":"x"}]}"#;
