@@ -713,7 +713,12 @@ async fn statement_31_when_all_are_busy_each_family_reads_its_own_refusal() {
 
 #[tokio::test]
 async fn statement_32_a_backend_that_dies_after_its_head_is_not_replaced() {
-    for head in ["transfer-encoding: chunked", "content-length: 100"] {
+    // An error record may not fill a length that was announced, nor begin to.
+    for (head, is_told) in [
+        ("transfer-encoding: chunked", true),
+        ("content-length: 20", false),
+        ("content-length: 2000", false),
+    ] {
         let dying = move |mut call: Call| async move {
             call.write(&format!(
                 "HTTP/1.1 200 OK\r\ncontent-type: {NDJSON}\r\n{head}\r\n\r\n"
@@ -727,6 +732,7 @@ async fn statement_32_a_backend_that_dies_after_its_head_is_not_replaced() {
         let proxy = Proxy::over("round_robin", &[&a, &b]);
         let answer = proxy.post("/api/chat", BODY).await;
         assert_eq!((answer.status, answer.whole), (200, false), "{head}");
+        assert_eq!(answer.body.contains("error"), is_told, "{}", answer.body);
         assert_eq!(answer.header("x-llamero-attempts"), Some("1"));
         proxy.until_idle().await;
         assert_eq!(a.calls() + b.calls(), 1, "{head}");
