@@ -27,7 +27,7 @@
 //! | 19 | stream types and frames kept | streaming::each_ndjson_chunk_arrives_before_the_next_is_written, streaming::each_event_arrives_before_the_next_is_written, header::hop_by_hop_headers_and_those_that_connection_names_go |
 //! | 20 | large lines and answers | conformance::statement_20_a_line_of_7_900_000_bytes_passes, conformance::statement_20_a_hundred_megabytes_of_vectors_pass_through_bounded_memory |
 //! | 21 | clean end without done | conformance::statement_21_a_clean_end_without_done_is_passed_on_and_counted |
-//! | 22 | broken stream, as ruled | failover::a_stream_that_breaks_ends_with_its_familys_error_and_is_cut, failover::an_answer_of_known_length_that_breaks_is_cut_short_and_never_padded |
+//! | 22 | broken stream, as ruled | failover::a_stream_that_breaks_ends_with_its_familys_error_and_is_cut, failover::an_answer_of_known_length_that_breaks_is_cut_short_and_never_padded, conformance::statement_32_a_backend_that_dies_after_its_head_is_not_replaced |
 //! | 23 | error lines pass unchanged | conformance::statement_23_an_error_within_a_stream_passes_as_it_is |
 //! | 24 | client leaves while streaming | cancellation::the_backend_hears_of_a_client_that_leaves |
 //! | 25 | client leaves before the head | cancellation::the_backend_hears_of_a_client_that_leaves, cancellation::a_load_goes_on_after_its_client_has_left_and_only_for_one_of_them, cancellation::a_queued_request_is_cancelled_whatever_the_guard |
@@ -35,7 +35,7 @@
 //! | 27 | no half-close, one piece | conformance::statement_27_a_request_is_never_half_closed, streaming::a_body_reaches_the_backend_byte_for_byte_in_one_piece_however_it_came |
 //! | 28 | spellings of one model | balancing::a_model_is_asked_of_its_holders_whatever_its_spelling, name::spellings_of_one_model_have_one_key |
 //! | 29 | holders serve, genuine 404 | balancing::a_model_is_asked_of_its_holders_whatever_its_spelling, failover::a_model_that_nobody_holds_gets_one_backends_own_refusal |
-//! | 30 | refused connection goes elsewhere | failover::a_refused_connection_goes_elsewhere |
+//! | 30 | refused connection goes elsewhere | failover::a_refused_connection_goes_elsewhere, conformance::statement_30_a_refused_connection_leaves_no_trace |
 //! | 31 | busy goes elsewhere | failover::busy_and_broken_gateways_go_elsewhere, conformance::statement_31_when_all_are_busy_each_family_reads_its_own_refusal |
 //! | 32 | no retry after the head | conformance::statement_32_a_backend_that_dies_after_its_head_is_not_replaced |
 //! | 33 | retry before the head | failover::a_close_before_the_first_byte_goes_elsewhere, failover::a_reset_before_the_first_byte_goes_elsewhere |
@@ -45,7 +45,7 @@
 //! | 37 | loads do not spread | not yet, see [`STATEMENTS`] |
 //! | 38 | the pinned backend | models::what_needs_an_account_goes_to_the_pinned_node, models::a_request_for_the_pinned_node_is_not_tried_elsewhere |
 //! | 39 | probes and what they bear | health::checks_take_a_backend_out_and_bring_it_back, conformance::statement_39_probing_asks_for_lists_and_nothing_else, conformance::statement_39_a_slow_list_of_loaded_models_is_no_failure |
-//! | 40 | a slow list delays nobody | lists::a_list_does_not_wait_for_a_backend_that_hangs |
+//! | 40 | a slow list delays nobody | lists::a_list_does_not_wait_for_a_backend_that_hangs, conformance::statement_40_what_a_backend_said_last_stands_while_it_hangs |
 //! | 41 | the union of models | lists::every_model_is_listed_once, catalogue::the_list_has_each_name_once_newest_first, conformance::statement_41_digests_are_whole |
 //! | 42 | loaded models | lists::a_model_is_listed_as_loaded_as_soon_as_its_load_has_returned |
 //! | 43 | models as OpenAI lists them | lists::every_model_is_listed_once, lists::no_models_are_null_to_openai_and_an_empty_list_to_ollama |
@@ -167,7 +167,7 @@ const STATEMENTS: [(u32, &str); 63] = [
     ),
     (
         22,
-        "failover::a_stream_that_breaks_ends_with_its_familys_error_and_is_cut failover::an_answer_of_known_length_that_breaks_is_cut_short_and_never_padded",
+        "failover::a_stream_that_breaks_ends_with_its_familys_error_and_is_cut failover::an_answer_of_known_length_that_breaks_is_cut_short_and_never_padded conformance::statement_32_a_backend_that_dies_after_its_head_is_not_replaced",
     ),
     (
         23,
@@ -197,7 +197,10 @@ const STATEMENTS: [(u32, &str); 63] = [
         29,
         "balancing::a_model_is_asked_of_its_holders_whatever_its_spelling failover::a_model_that_nobody_holds_gets_one_backends_own_refusal",
     ),
-    (30, "failover::a_refused_connection_goes_elsewhere"),
+    (
+        30,
+        "failover::a_refused_connection_goes_elsewhere conformance::statement_30_a_refused_connection_leaves_no_trace",
+    ),
     (
         31,
         "failover::busy_and_broken_gateways_go_elsewhere conformance::statement_31_when_all_are_busy_each_family_reads_its_own_refusal",
@@ -226,7 +229,10 @@ const STATEMENTS: [(u32, &str); 63] = [
         39,
         "health::checks_take_a_backend_out_and_bring_it_back conformance::statement_39_probing_asks_for_lists_and_nothing_else conformance::statement_39_a_slow_list_of_loaded_models_is_no_failure",
     ),
-    (40, "lists::a_list_does_not_wait_for_a_backend_that_hangs"),
+    (
+        40,
+        "lists::a_list_does_not_wait_for_a_backend_that_hangs conformance::statement_40_what_a_backend_said_last_stands_while_it_hangs",
+    ),
     (
         41,
         "lists::every_model_is_listed_once catalogue::the_list_has_each_name_once_newest_first conformance::statement_41_digests_are_whole",
@@ -680,6 +686,35 @@ async fn statement_27_a_request_is_never_half_closed() {
 }
 
 #[tokio::test]
+async fn statement_30_a_refused_connection_leaves_no_trace() {
+    // Checks are so rare that it is still taken to be there when the requests come.
+    let gone = Backend::saying(&["m"], "{}").await;
+    let there = Backend::saying(&["m"], r#"{"response":"from b"}"#).await;
+    let text = config("round_robin", &[gone.url(), there.url()]).replace("\"1s\"", "\"600s\"");
+    let proxy = Proxy::start(&text);
+    for name in ["a", "b"] {
+        while !proxy.backend(name).await["models"].is_array() {
+            task::yield_now().await;
+        }
+    }
+    drop(gone);
+    let answers = [
+        proxy.post("/api/chat", BODY).await,
+        proxy.post("/api/chat", BODY).await,
+    ];
+    for answer in &answers {
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (200, r#"{"response":"from b"}"#)
+        );
+    }
+    let attempts = answers
+        .iter()
+        .map(|answer| answer.header("x-llamero-attempts"));
+    assert!(attempts.into_iter().any(|attempts| attempts == Some("2")));
+}
+
+#[tokio::test]
 async fn statement_31_when_all_are_busy_each_family_reads_its_own_refusal() {
     let nodes = [node(&["m"]).await, node(&["m"]).await];
     for node in &nodes {
@@ -805,6 +840,35 @@ async fn statement_39_a_slow_list_of_loaded_models_is_no_failure() {
         (&"up".into(), &0.into())
     );
     assert_eq!(proxy.post("/api/chat", BODY).await.status, 200);
+}
+
+#[tokio::test]
+async fn statement_40_what_a_backend_said_last_stands_while_it_hangs() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let backend = Backend::start_with_ps(&["m"], move |mut call: Call| {
+        let is_first = asked.fetch_add(1, SeqCst) == 0;
+        async move {
+            if is_first {
+                call.answer(
+                    "200 OK",
+                    "application/json",
+                    r#"{"models":[{"name":"m:latest"}]}"#,
+                )
+                .await;
+            } else {
+                call.gone().await;
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::over("round_robin", &[&backend]);
+    // Whoever asks first learns it; from then on nobody gets an answer.
+    for _ in 0..3 {
+        get(proxy.address(), "/api/ps").await;
+    }
+    assert!(backend.calls() > 1);
+    let listed = get(proxy.address(), "/api/ps").await.json();
+    assert_eq!(listed["models"][0]["name"], "m:latest", "{listed}");
 }
 
 #[tokio::test]
