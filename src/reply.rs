@@ -152,7 +152,11 @@ impl Relay {
         }
         let reason = format!("broke off in the middle of an answer: {}", describe(error));
         let name = self.lease.backend().name();
-        let record = self.meter.error_record(&format!("backend {name} {reason}"));
+        // Within a length that was announced a record would pass for the bytes that are missing.
+        let is_measured = self.body.size_hint().exact().is_some();
+        let record = (!is_measured)
+            .then(|| self.meter.error_record(&format!("backend {name} {reason}")))
+            .flatten();
         self.lease.failed(reason, Instant::now());
         match record {
             Some(record) => {
