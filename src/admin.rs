@@ -153,7 +153,7 @@ fn backend_status(backend: &crate::pool::Backend, now: Instant) -> Value {
         "version": backend.version().as_deref(),
         "requests": backend.requests(),
         "failures": backend.failures(),
-        "ttft_ms": { "mean": backend.ttfb(now).map(|reading| (reading.seconds * 1e5).round() / 100.0) },
+        "ttft_ms": { "mean": backend.ttfb(crate::ewma::Tick::of(now)).map(|reading| (reading.seconds * 1e5).round() / 100.0) },
     })
 }
 

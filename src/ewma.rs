@@ -1,7 +1,9 @@
 //! A moving average that many threads may feed and read without a lock.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Share of a new sample in the average, if the last one has just come.
 const GAIN: f64 = 0.2;
@@ -9,10 +11,23 @@ const GAIN: f64 = 0.2;
 /// Time after which an average without new samples is worth 1/e of what it was.
 const FADE: Duration = Duration::from_secs(120);
 
+/// A time for an [`Ewma`]: tenths of a second since the first one of this process was made, for 13 years. Made once per
+/// choice, since a choice reads many averages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick(u32);
+
+impl Tick {
+    /// The tick of a time; those before the first are all the first.
+    pub fn of(now: Instant) -> Self {
+        static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let tenths = now.saturating_duration_since(*FIRST).as_millis() / 100;
+        Self(u32::try_from(tenths).unwrap_or(u32::MAX))
+    }
+}
+
 /// An exponentially weighted moving average of a duration, with the time of its last sample.
 ///
-/// Both halves live in one word, so that a reader never sees the value of one sample with the time of another. Times are
-/// given as durations since an epoch of the owner's choice and kept to a tenth of a second (for 13 years).
+/// Both halves live in one word, so that a reader never sees the value of one sample with the time of another.
 #[derive(Debug, Default)]
 pub struct Ewma(AtomicU64);
 
@@ -27,7 +42,7 @@ pub struct Reading {
 
 impl Ewma {
     /// Mixes in a sample; the first one is taken as it is, and a later one counts for more the older the average is.
-    pub fn observe(&self, sample: Duration, now: Duration) {
+    pub fn observe(&self, sample: Duration, now: Tick) {
         let sample = sample.as_secs_f64().max(1e-6);
         // Relaxed: the word carries all there is to know.
         let _ = self.0.fetch_update(Relaxed, Relaxed, |word| {
@@ -40,7 +55,7 @@ impl Ewma {
     }
 
     /// The average as of the last sample, or `None` before the first.
-    pub fn read(&self, now: Duration) -> Option<Reading> {
+    pub fn read(&self, now: Tick) -> Option<Reading> {
         unpack(self.0.load(Relaxed), now)
     }
 
@@ -63,29 +78,20 @@ impl Reading {
     }
 }
 
-fn pack(seconds: f64, now: Duration) -> u64 {
+fn pack(seconds: f64, Tick(now): Tick) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "seven digits suffice")]
     let seconds = seconds as f32;
-    u64::from(seconds.to_bits()) << 32 | u64::from(tenths(now))
+    u64::from(seconds.to_bits()) << 32 | u64::from(now)
 }
 
-fn unpack(word: u64, now: Duration) -> Option<Reading> {
+fn unpack(word: u64, Tick(now): Tick) -> Option<Reading> {
     let seconds = f64::from(f32::from_bits((word >> 32) as u32));
     let last = u32::try_from(word & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-    let idle_tenths = tenths(now).saturating_sub(last);
+    let idle_tenths = now.saturating_sub(last);
     (seconds > 0.0).then_some(Reading {
         seconds,
         idle_tenths,
     })
-}
-
-fn tenths(time: Duration) -> u32 {
-    // By parts, since every choice comes here and a division of 128 bits is slow.
-    let tenths = time
-        .as_secs()
-        .saturating_mul(10)
-        .saturating_add(u64::from(time.subsec_millis() / 100));
-    u32::try_from(tenths).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -95,20 +101,20 @@ mod tests {
     #[test]
     fn averages_and_ages() {
         let ewma = Ewma::default();
-        assert_eq!(ewma.read(Duration::ZERO), None);
-        ewma.observe(Duration::from_secs(1), Duration::from_secs(10));
-        ewma.observe(Duration::from_secs(2), Duration::from_secs(11));
-        let reading = ewma.read(Duration::from_secs(71)).unwrap();
+        assert_eq!(ewma.read(Tick(0)), None);
+        ewma.observe(Duration::from_secs(1), Tick(100));
+        ewma.observe(Duration::from_secs(2), Tick(110));
+        let reading = ewma.read(Tick(710)).unwrap();
         assert!((reading.seconds - 1.2).abs() < 1e-6, "{reading:?}");
         let fade = reading.fade();
         assert!(
             (1.6..1.65).contains(&fade),
             "after half the time, about the root of e: {fade}"
         );
-        ewma.observe(Duration::from_secs(2), Duration::from_secs(10_000));
-        let reading = ewma.read(Duration::from_secs(10_000)).unwrap();
+        ewma.observe(Duration::from_secs(2), Tick(100_000));
+        let reading = ewma.read(Tick(100_000)).unwrap();
         assert!((reading.seconds - 2.0).abs() < 1e-3, "{reading:?}");
         ewma.reset();
-        assert_eq!(ewma.read(Duration::from_secs(71)), None);
+        assert_eq!(ewma.read(Tick(710)), None);
     }
 }

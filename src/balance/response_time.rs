@@ -6,6 +6,7 @@
 
 use super::score::{self, Scores};
 use super::{Candidates, Dice, Entry, Strategy};
+use crate::ewma::Tick;
 use crate::pool::Backend;
 use smallvec::SmallVec;
 use std::time::Duration;
@@ -28,6 +29,9 @@ const DOUBLINGS_LIMIT: u32 = 16;
 /// about every two minutes by a fleet with nothing to do, more often where the others are loaded.
 const FORGIVE: Duration = Duration::from_secs(10);
 
+/// Averages that the fleet's median is taken of.
+const MEDIAN_OF: usize = 16;
+
 #[derive(Debug)]
 struct ResponseTime(Dice);
 
@@ -47,14 +51,21 @@ impl Strategy for ResponseTime {
 
 fn scores(candidates: &Candidates<'_>, loads: &Scores) -> Scores {
     let now = candidates.now;
-    let readings: SmallVec<[_; 64]> = candidates.iter().map(|backend| backend.ttfb(now)).collect();
-    let median = median(
+    let tick = Tick::of(now);
+    let readings: SmallVec<[_; 64]> = candidates
+        .iter()
+        .map(|backend| backend.ttfb(tick))
+        .collect();
+    // Some tell the middle of many well enough, and in time.
+    let stride = readings.len().div_ceil(MEDIAN_OF);
+    let sample = readings.iter().step_by(stride).flatten();
+    let median = median(sample.map(|reading| reading.seconds).collect()).or_else(|| {
         readings
             .iter()
             .flatten()
             .map(|reading| reading.seconds)
-            .collect(),
-    );
+            .next()
+    });
     candidates
         .iter()
         .zip(&readings)

@@ -1,7 +1,7 @@
 //! One Ollama node: what the operator said of it, and what is known of it now.
 
 use super::{Inventory, Lease, Loaded, Origin};
-use crate::ewma::{Ewma, Reading};
+use crate::ewma::{Ewma, Reading, Tick};
 use crate::health::{self, Health, Signal, State};
 use crate::link::Links;
 use crate::wire::ModelKey;
@@ -193,8 +193,8 @@ impl Backend {
     }
 
     /// The average time to the first byte of successes, or `None` while there is none.
-    pub fn ttfb(&self, now: Instant) -> Option<Reading> {
-        self.live.ttfb.read(self.since_epoch(now))
+    pub fn ttfb(&self, now: Tick) -> Option<Reading> {
+        self.live.ttfb.read(now)
     }
 
     /// Whether a request that comes now may choose this backend, its models aside.
@@ -231,7 +231,7 @@ impl Backend {
 
     /// Takes in the time to the first byte of a success.
     pub(super) fn measured(&self, ttfb: Duration, now: Instant) {
-        self.live.ttfb.observe(ttfb, self.since_epoch(now));
+        self.live.ttfb.observe(ttfb, Tick::of(now));
     }
 
     /// Takes in a signal of health; logs and returns the new state if it changed.
