@@ -96,6 +96,11 @@ impl Catalogue {
         known.or_else(|| (!self.unknown.is_empty()).then_some(&self.unknown))
     }
 
+    /// The backends that have not said what they hold.
+    pub(super) fn unknown(&self) -> &[usize] {
+        &self.unknown
+    }
+
     pub(super) fn is_held(&self, model: &ModelKey) -> bool {
         self.holders.contains_key(model)
     }

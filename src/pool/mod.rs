@@ -63,33 +63,24 @@ impl Pool {
 
     /// The backends that a request for `model` may choose now, the ones in `tried` left out.
     ///
-    /// Those that are known to hold the model come alone; where none is known to, those that are not known yet; where
-    /// all are known and none holds it, every backend, since one of them must give the client its own 404. Ejected
-    /// backends are among them only if nobody else is left.
+    /// Those that are known to hold the model come alone; where none is known to, or none of them can take it, those that
+    /// are not known yet; where all are known and none holds it, every backend, since one of them must give the client
+    /// its own 404. Ejected backends are among them only if nobody else of their kind is left.
     pub fn eligible(&self, model: Option<&ModelKey>, tried: &[u64], now: Instant) -> Eligible<'_> {
         let catalogue = self.catalogue.load();
-        let holders = model.and_then(|model| catalogue.holders(model));
-        let collect = |admit: Admit| -> Eligible<'_> {
-            let fits = |backend: &&Arc<Backend>| {
-                backend.admits(admit, now) && !tried.contains(&backend.id())
-            };
-            // Room for all at once: growing step by step costs more than the filter.
-            let mut eligible =
-                Eligible::with_capacity(holders.map_or(self.backends.len(), <[_]>::len));
-            match holders {
-                Some(holders) => {
-                    let holders = holders.iter().filter_map(|at| self.backends.get(*at));
-                    eligible.extend(holders.filter(fits));
-                }
-                None => eligible.extend(self.backends.iter().filter(fits)),
-            }
-            eligible
+        let Some(holders) = model.and_then(|model| catalogue.holders(model)) else {
+            let all = || self.backends.iter();
+            return admitted(self.backends.len(), all, tried, now);
         };
-        let healthy = collect(Admit::Healthy);
-        if healthy.is_empty() {
-            collect(Admit::Ejected)
+        let at = |places: &[usize]| {
+            let backends = || places.iter().filter_map(|at| self.backends.get(*at));
+            admitted(places.len(), backends, tried, now)
+        };
+        let eligible = at(holders);
+        if eligible.is_empty() {
+            at(catalogue.unknown())
         } else {
-            healthy
+            eligible
         }
     }
 
@@ -143,6 +134,30 @@ impl Pool {
     }
 }
 
+/// Of some backends those that can take a request: the healthy ones, or if there are none, the ejected ones too.
+fn admitted<'a, I: Iterator<Item = &'a Arc<Backend>>>(
+    count: usize,
+    backends: impl Fn() -> I,
+    tried: &[u64],
+    now: Instant,
+) -> Eligible<'a> {
+    let collect = |admit: Admit| {
+        // Room for all at once: growing step by step costs more than the filter.
+        let mut eligible = Eligible::with_capacity(count);
+        eligible.extend(
+            backends()
+                .filter(|backend| backend.admits(admit, now) && !tried.contains(&backend.id())),
+        );
+        eligible
+    };
+    let healthy = collect(Admit::Healthy);
+    if healthy.is_empty() {
+        collect(Admit::Ejected)
+    } else {
+        healthy
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,5 +204,31 @@ mod tests {
         assert_eq!(names(later), ["a", "b"]);
         drop(old);
         assert_eq!(sick.in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn when_no_holder_can_take_it_those_who_have_not_spoken_may() {
+        let pool = pool();
+        let now = Instant::now();
+        let holder = &pool.backends()[0];
+        let model = ModelKey::parse("m").unwrap();
+        pool.learn(
+            holder,
+            Inventory::from_tags(br#"{"models":[{"name":"m"}]}"#).unwrap(),
+        );
+        let names = || {
+            let eligible = pool.eligible(Some(&model), &[], now);
+            eligible
+                .iter()
+                .map(|backend| backend.name())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(), ["a"]);
+        for _ in 0..2 {
+            holder.observe(Signal::CheckFailed("refused".into()), now);
+        }
+        assert_eq!(names(), ["b"]);
+        pool.learn(&pool.backends()[1], Inventory::default());
+        assert_eq!(names(), [""; 0], "now it is known not to have it");
     }
 }
