@@ -37,64 +37,87 @@ struct ResponseTime(Dice);
 
 impl Strategy for ResponseTime {
     fn pick(&self, candidates: &Candidates<'_>) -> usize {
-        let mut loads = score::loads(candidates);
-        let scores = scores(candidates, &loads);
-        let limit = score::least(&scores) * (1.0 + BAND);
-        for (load, score) in loads.iter_mut().zip(scores) {
-            if score > limit {
-                *load = f64::INFINITY;
-            }
+        let tick = Tick::of(candidates.now);
+        // All that is known is gathered in one pass, since following the pointers is what costs.
+        let mut known: SmallVec<[Known; 64]> = SmallVec::new();
+        known.extend(
+            candidates
+                .iter()
+                .map(|backend| Known::of(backend, tick, candidates.now)),
+        );
+        let median = median(&known);
+        let mut best = f64::INFINITY;
+        for known in &mut known {
+            known.score = known.expected(median) * known.load * known.penalty;
+            best = best.min(known.score);
         }
+        let limit = best * (1.0 + BAND);
+        let load = |known: &Known| {
+            if known.score <= limit {
+                known.load
+            } else {
+                f64::INFINITY
+            }
+        };
+        let mut loads = Scores::new();
+        loads.extend(known.iter().map(load));
         score::lowest(&loads, &self.0)
     }
 }
 
-fn scores(candidates: &Candidates<'_>, loads: &Scores) -> Scores {
-    let now = candidates.now;
-    let tick = Tick::of(now);
-    let readings: SmallVec<[_; 64]> = candidates
-        .iter()
-        .map(|backend| backend.ttfb(tick))
-        .collect();
-    // Some tell the middle of many well enough, and in time.
-    let stride = readings.len().div_ceil(MEDIAN_OF);
-    let sample = readings.iter().step_by(stride).flatten();
-    let median = median(sample.map(|reading| reading.seconds).collect()).or_else(|| {
-        readings
-            .iter()
-            .flatten()
-            .map(|reading| reading.seconds)
-            .next()
-    });
-    candidates
-        .iter()
-        .zip(&readings)
-        .zip(loads)
-        .map(|((backend, reading), load)| {
-            let expected = match (*reading, median) {
-                // The speed fades, not the time: a node once very slow is tried again in minutes, not in hours. With
-                // trust 1/fade this is the reciprocal of trust/seconds + (1 - trust)/median, in one division.
-                (Some(reading), Some(median)) => {
-                    let (seconds, fade) = (reading.seconds, reading.fade());
-                    seconds * median * fade / (median + (fade - 1.0) * seconds)
-                }
-                // One request at a time finds out how fast it is; a second only if all candidates are so.
-                (None, Some(median)) if backend.in_flight() > 0 => median * UNKNOWN,
-                (None, Some(median)) => median,
-                (_, None) => 1.0,
-            };
-            expected * load * penalty(backend, now)
-        })
-        .collect()
+/// What is known of one candidate.
+#[derive(Debug)]
+struct Known {
+    load: f64,
+    /// The average in seconds and how much it has faded.
+    average: Option<(f64, f64)>,
+    penalty: f64,
+    is_busy: bool,
+    score: f64,
+}
+
+impl Known {
+    fn of(backend: &Backend, tick: Tick, now: Instant) -> Self {
+        let reading = backend.ttfb(tick);
+        Self {
+            load: score::load(backend),
+            average: reading.map(|reading| (reading.seconds, reading.fade())),
+            penalty: penalty(backend, now),
+            is_busy: backend.in_flight() > 0,
+            score: 0.0,
+        }
+    }
+
+    /// The time to the first byte that is to be expected of it, in seconds, but for its load.
+    fn expected(&self, median: Option<f64>) -> f64 {
+        match (self.average, median) {
+            // The speed fades, not the time: a node once very slow is tried again in minutes, not in hours. With trust
+            // 1/fade this is the reciprocal of trust/seconds + (1 - trust)/median, in one division.
+            (Some((seconds, fade)), Some(median)) => {
+                seconds * median * fade / (median + (fade - 1.0) * seconds)
+            }
+            // One request at a time finds out how fast it is; a second only if all candidates are so.
+            (None, Some(median)) if self.is_busy => median * UNKNOWN,
+            (None, Some(median)) => median,
+            (_, None) => 1.0,
+        }
+    }
 }
 
 /// The factor of a probe that is under way: more than load and penalties make of a backend that is known.
 const UNKNOWN: f64 = 1e12;
 
-/// The lower one of the two in the middle if their number is even: of two nodes the faster one is the measure.
-fn median(mut seconds: Scores) -> Option<f64> {
-    let middle = seconds.len().checked_sub(1)? / 2;
-    let (_, median, _) = seconds.select_nth_unstable_by(middle, f64::total_cmp);
+/// The median of the averages, or of some of them, which tell the middle of many well enough: the lower one of the two in
+/// the middle if their number is even, since of two nodes the faster one is the measure.
+fn median(known: &[Known]) -> Option<f64> {
+    let seconds = |known: &Known| known.average.map(|(seconds, _)| seconds);
+    let stride = known.len().div_ceil(MEDIAN_OF).max(1);
+    let mut sample: SmallVec<[f64; MEDIAN_OF]> = SmallVec::new();
+    sample.extend(known.iter().step_by(stride).filter_map(seconds));
+    let Some(middle) = sample.len().checked_sub(1).map(|last| last / 2) else {
+        return known.iter().find_map(seconds);
+    };
+    let (_, median, _) = sample.select_nth_unstable_by(middle, f64::total_cmp);
     Some(*median)
 }
 
