@@ -119,6 +119,7 @@ impl Relay {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => self.broke(&error, cx),
+            None if self.meter.is_cut_off() => self.cut_off(cx),
             None => {
                 self.phase = Phase::Ended;
                 Poll::Ready(None)
@@ -151,13 +152,29 @@ impl Relay {
             return Poll::Ready(Some(Err(Cut)));
         }
         let reason = format!("broke off in the middle of an answer: {}", describe(error));
+        let answer = self.tell(&reason, cx);
+        self.lease.failed(reason, Instant::now());
+        answer
+    }
+
+    /// A stream that ended as if it were whole, and is not: Ollama's layer for the other APIs ends so when it fails.
+    fn cut_off(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        self.link = None;
+        self.tell("ended its stream before the answer was done", cx)
+    }
+
+    /// Hands out the record of an error, if there is room for one, and cuts.
+    fn tell(
+        &mut self,
+        reason: &str,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let name = self.lease.backend().name();
         // Within a length that was announced a record would pass for the bytes that are missing.
         let is_measured = self.body.size_hint().exact().is_some();
         let record = (!is_measured)
             .then(|| self.meter.error_record(&format!("backend {name} {reason}")))
             .flatten();
-        self.lease.failed(reason, Instant::now());
         match record {
             Some(record) => {
                 self.phase = Phase::Cutting;

@@ -94,6 +94,12 @@ impl Meter {
         self.bytes
     }
 
+    /// Whether an answer that ends here must have lost its rest: all streams but Ollama's own always say that they are
+    /// done, and those may end without a word when a model repeats itself.
+    pub fn is_cut_off(&self) -> bool {
+        self.framing == Framing::Events && self.family != Family::Native && !self.ended
+    }
+
     /// Whether the answer may stop here: it said that it was done, or its length speaks for itself.
     pub fn is_whole(&self) -> bool {
         self.ended || self.framing == Framing::Opaque

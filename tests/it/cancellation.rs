@@ -125,6 +125,40 @@ async fn a_client_that_leaves_before_its_body_is_whole_reaches_no_backend() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_while_it_is_queued_in_the_kernel_costs_nothing() {
+    let backend = Backend::start(&["m"], |mut call: Call| async move {
+        call.begin("application/x-ndjson").await;
+        call.chunk("{\"done\":false}\n").await;
+        call.gone().await;
+    })
+    .await;
+    // One connection is served at a time; the others wait in the listener's backlog.
+    let text = config("round_robin", &[backend.url()]);
+    let proxy = Proxy::start(&format!("limits.connections = 1\n{text}"));
+    let mut first = Client::connect(proxy.address()).await;
+    first.post("/api/chat", r#"{"model":"m"}"#).await;
+    first.read_to("}\n").await;
+    for reset in [false, true] {
+        let mut queued = Client::connect(proxy.address()).await;
+        queued.post("/api/chat", r#"{"model":"m"}"#).await;
+        if reset { queued.reset() } else { drop(queued) }
+    }
+    drop(first);
+    let left = Instant::now();
+    let mut next = Client::connect(proxy.address()).await;
+    next.post("/api/chat", r#"{"model":"m"}"#).await;
+    next.read_to("}\n").await;
+    assert!(
+        left.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        left.elapsed()
+    );
+    drop(next);
+    proxy.until_idle().await;
+    assert_eq!(proxy.backend("a").await["failures"], 0);
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_while_the_proxy_connects_frees_its_place() {
     // A listener whose backlog is full: the kernel neither takes nor refuses a further connection.
     let socket = TcpSocket::new_v4().unwrap();

@@ -365,3 +365,27 @@ async fn a_refusal_that_stalls_is_passed_on_as_far_as_it_came() {
     drop(client);
     proxy.until_idle().await;
 }
+
+/// Ollama's layer for other APIs ends a failed stream as if it were whole; its clients would take half a text for all.
+#[tokio::test]
+async fn a_stream_of_another_api_that_ends_before_it_is_done_is_an_error() {
+    for (path, record) in [
+        ("/v1/chat/completions", "data: {\"error\":{"),
+        ("/v1/responses", "event: error\ndata: {"),
+        ("/v1/messages", "event: error\ndata: {"),
+    ] {
+        let ending = Backend::start(&["m"], |mut call: Call| async move {
+            call.begin("text/event-stream").await;
+            call.chunk("data: {\"half\":1}\n\n").await;
+            call.end().await;
+        })
+        .await;
+        let proxy = Proxy::over("round_robin", &[&ending]);
+        let answer = proxy.post(path, r#"{"model":"m","stream":true}"#).await;
+        assert!(!answer.whole, "{path}");
+        let rest = answer.body.strip_prefix("data: {\"half\":1}\n\n").unwrap();
+        assert!(rest.starts_with(record), "{rest:?}");
+        assert_eq!(proxy.backend("a").await["failures"], 0);
+        proxy.until_idle().await;
+    }
+}

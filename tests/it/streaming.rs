@@ -29,7 +29,12 @@ async fn lockstep(kind: &'static str) -> (Backend, mpsc::Sender<String>) {
     (backend, go)
 }
 
-async fn check_lockstep(path: &str, kind: &'static str, record: impl Fn(usize) -> String) {
+async fn check_lockstep(
+    path: &str,
+    kind: &'static str,
+    record: impl Fn(usize) -> String,
+    last: &str,
+) {
     let (backend, go) = lockstep(kind).await;
     let proxy = Proxy::over("round_robin", &[&backend]);
     let mut client = Client::connect(proxy.address()).await;
@@ -46,6 +51,8 @@ async fn check_lockstep(path: &str, kind: &'static str, record: impl Fn(usize) -
         // One chunk in, the same chunk out, before the next is written.
         assert_eq!(client.chunk().await.unwrap(), record(at).as_bytes());
     }
+    go.send(last.to_owned()).await.unwrap();
+    assert_eq!(client.chunk().await.unwrap(), last.as_bytes());
     go.send(String::new()).await.unwrap();
     assert_eq!(
         client.chunk().await.unwrap(),
@@ -57,17 +64,25 @@ async fn check_lockstep(path: &str, kind: &'static str, record: impl Fn(usize) -
 
 #[tokio::test]
 async fn each_ndjson_chunk_arrives_before_the_next_is_written() {
-    check_lockstep("/api/chat", "application/x-ndjson", |at| {
-        format!("{{\"response\":\"{at}\",\"done\":false}}\n")
-    })
+    let record = |at| format!("{{\"response\":\"{at}\",\"done\":false}}\n");
+    check_lockstep(
+        "/api/chat",
+        "application/x-ndjson",
+        record,
+        "{\"done\":true}\n",
+    )
     .await;
 }
 
 #[tokio::test]
 async fn each_event_arrives_before_the_next_is_written() {
-    check_lockstep("/v1/chat/completions", "text/event-stream", |at| {
-        format!("data: {{\"n\":{at}}}\n\n")
-    })
+    let record = |at| format!("data: {{\"n\":{at}}}\n\n");
+    check_lockstep(
+        "/v1/chat/completions",
+        "text/event-stream",
+        record,
+        "data: [DONE]\n\n",
+    )
     .await;
 }
 
