@@ -61,6 +61,8 @@ pub struct Access {
     pub bytes_out: u64,
     /// From the request's head to the answer's.
     pub first_byte: Option<Duration>,
+    /// Why the proxy refused, if it did.
+    pub error: Option<String>,
     /// Until something else is known, the client left.
     pub ended: Ended,
     active: Arc<AtomicUsize>,
@@ -91,6 +93,7 @@ impl Access {
             bytes_in: 0,
             bytes_out: 0,
             first_byte: None,
+            error: None,
             ended: Ended::ClientGone,
             active: Arc::clone(active),
         }
@@ -126,6 +129,7 @@ impl Drop for Access {
             attempts = self.attempts,
             status = self.status.map(|status| status.as_u16()),
             ended = self.ended.as_str(),
+            error = self.error.as_deref(),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
             first_byte_ms = self.first_byte.map(milliseconds),

@@ -27,7 +27,7 @@ const BEAT: Duration = Duration::from_secs(10);
 const REFUSAL_BYTES: usize = 64 << 10;
 
 /// The end of the wait: how the stream goes on, and the record of its request.
-pub type Settled = (Source, Access);
+pub type Settled = (Source, Box<Access>);
 
 /// A stream whose backend's answer is still awaited. Dropping it drops the request.
 pub struct Early {
@@ -42,7 +42,7 @@ pub enum Step {
     /// A record that says nothing.
     Beat(Bytes),
     /// What to go on with.
-    Settled(Source, Access),
+    Settled(Source, Box<Access>),
 }
 
 /// How long a call may be without a head, if it is one that may have its head early.
@@ -118,12 +118,14 @@ pub fn beat(call: &Call, model: &str) -> Bytes {
 pub async fn go_on(
     family: Family,
     outcome: Result<Response<Source>, Error>,
-    mut access: Access,
+    access: Access,
 ) -> Settled {
+    let mut access = Box::new(access);
     let answer = match outcome {
         Ok(answer) => answer,
         Err(error) => {
             access.ended = Ended::Refused;
+            access.error = Some(error.to_string());
             access.answered(error.status());
             return (
                 Source::cut_after(family.stream_error(&error.to_string())),

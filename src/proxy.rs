@@ -146,6 +146,7 @@ fn finish(
     } else {
         Ended::Refused
     };
+    access.error = outcome.as_ref().err().map(Error::to_string);
     let mut answer =
         outcome.unwrap_or_else(|error| error.into_response(family, &access.id).map(Source::Own));
     access.answered(answer.status());

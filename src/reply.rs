@@ -170,6 +170,7 @@ impl Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let name = self.lease.backend().name();
+        tracing::warn!(backend = name, reason, "an answer was cut");
         // Within a length that was announced a record would pass for the bytes that are missing.
         let is_measured = self.body.size_hint().exact().is_some();
         let record = (!is_measured)
@@ -288,7 +289,7 @@ impl Body for ReplyBody {
                     Step::Beat(beat) => Poll::Ready(Some(Ok(Frame::data(beat)))),
                     Step::Settled(source, access) => {
                         self.source = source;
-                        self.access = Some(access);
+                        self.access = Some(*access);
                         continue;
                     }
                 },

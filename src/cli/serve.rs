@@ -130,7 +130,7 @@ pub(super) async fn explain(error: &ListenError) -> String {
         port.saturating_add(10).max(1024)
     };
     let mut text = format!(
-        "{address} is already in use, by {who}. Run llamero on another port: --listen :{other}"
+        "{address} is already in use, by {who}. Run llamero on another port: --listen 127.0.0.1:{other}"
     );
     if who.starts_with("Ollama") {
         text.push_str(&format!(

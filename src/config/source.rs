@@ -32,7 +32,7 @@ pub struct Overrides {
     #[arg(long, value_name = "ADDR", env = "LLAMERO_LISTEN")]
     pub listen: Vec<String>,
 
-    /// Where operators are answered: metrics, status, health [default: 127.0.0.1:11436]
+    /// Where operators are answered: status and health [default: 127.0.0.1:11436]
     #[arg(long, value_name = "ADDR", env = "LLAMERO_ADMIN")]
     pub admin: Option<String>,
 

@@ -293,7 +293,8 @@ impl Backend {
         let state = match state {
             _ if self.spec.drain => "draining",
             // It was up when it was chosen, and failed: its last error is what counts.
-            State::Up => "failing",
+            State::Up if reason.is_some() => "failing",
+            State::Up => "up",
             State::Down | State::Ejected => state.as_str(),
         };
         match reason {

@@ -90,10 +90,14 @@ impl Catalogue {
         self.made_of.len() == inventories.len() && self.made_of.iter().zip(inventories).all(same)
     }
 
-    /// The backends known to hold the model; else those that may; else `None`: nobody holds it.
-    pub(super) fn holders(&self, model: &ModelKey) -> Option<&[usize]> {
-        let known = self.holders.get(model).map(Vec::as_slice);
-        known.or_else(|| (!self.unknown.is_empty()).then_some(&self.unknown))
+    /// The backends known to hold the model, often none.
+    pub(super) fn known_holders(&self, model: &ModelKey) -> &[usize] {
+        self.holders.get(model).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether some backend holds the model, or has not said what it holds.
+    pub(super) fn may_be_held(&self, model: &ModelKey) -> bool {
+        self.is_held(model) || !self.unknown.is_empty()
     }
 
     /// The backends that have not said what they hold.
@@ -167,18 +171,19 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_inventory_may_hold_anything_until_somebody_is_known_to() {
+    fn an_unknown_inventory_may_hold_anything() {
         let model = ModelKey::parse("m").unwrap();
         let with = Some(inventory(r#"{"name":"m"}"#));
         let without = Some(inventory(""));
-        let holders = |list: &[&Option<Arc<Inventory>>]| {
-            Catalogue::of(list.iter().map(|inventory| (*inventory).clone()).collect())
-                .holders(&model)
-                .map(<[usize]>::to_vec)
-        };
-        assert_eq!(holders(&[&without, &None]), Some(vec![1]));
-        assert_eq!(holders(&[&with, &None, &with]), Some(vec![0, 2]));
-        assert_eq!(holders(&[&without]), None);
+        let catalogue = Catalogue::of(vec![without.clone(), None]);
+        assert_eq!(
+            (catalogue.known_holders(&model), catalogue.unknown()),
+            (&[][..], &[1][..])
+        );
+        assert!(catalogue.may_be_held(&model) && !catalogue.is_held(&model));
+        let catalogue = Catalogue::of(vec![with.clone(), None, with]);
+        assert_eq!(catalogue.known_holders(&model), [0, 2]);
+        assert!(!Catalogue::of(vec![without]).may_be_held(&model));
     }
 
     #[test]
@@ -212,10 +217,7 @@ mod tests {
             inventory(&entry("m", 'b', "02")),
         );
         let catalogue = Catalogue::of(vec![Some(a), Some(b)]);
-        assert_eq!(
-            catalogue.holders(&ModelKey::parse("m").unwrap()),
-            Some(&[1][..])
-        );
+        assert_eq!(catalogue.known_holders(&ModelKey::parse("m").unwrap()), [1]);
         assert_eq!(
             catalogue.conflicts().iter().collect::<Vec<_>>(),
             ["m:latest"]

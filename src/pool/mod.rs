@@ -63,25 +63,27 @@ impl Pool {
 
     /// The backends that a request for `model` may choose now, the ones in `tried` left out.
     ///
-    /// Those that are known to hold the model come alone; where none is known to, or none of them can take it, those that
-    /// are not known yet; where all are known and none holds it, every backend, since one of them must give the client
-    /// its own 404. Ejected backends are among them only if nobody else of their kind is left.
+    /// Those that are known to hold the model come alone. Where none is known to, or none of them can take it, those come
+    /// that have not said what they hold. Where nobody is known to hold it and nobody is left to say so, every backend
+    /// comes, since one of them must give the client its own 404. Ejected backends are among them only if nobody else of
+    /// their kind is left.
     pub fn eligible(&self, model: Option<&ModelKey>, tried: &[u64], now: Instant) -> Eligible<'_> {
         let catalogue = self.catalogue.load();
-        let Some(holders) = model.and_then(|model| catalogue.holders(model)) else {
-            let all = || self.backends.iter();
-            return admitted(self.backends.len(), all, tried, now);
-        };
         let at = |places: &[usize]| {
             let backends = || places.iter().filter_map(|at| self.backends.get(*at));
             admitted(places.len(), backends, tried, now)
         };
-        let eligible = at(holders);
+        let all = || admitted(self.backends.len(), || self.backends.iter(), tried, now);
+        let Some(model) = model else { return all() };
+        let holders = catalogue.known_holders(model);
+        let mut eligible = at(holders);
         if eligible.is_empty() {
-            at(catalogue.unknown())
-        } else {
-            eligible
+            eligible = at(catalogue.unknown());
         }
+        if eligible.is_empty() && holders.is_empty() {
+            eligible = all();
+        }
+        eligible
     }
 
     /// Whether some backend is known to hold the model.
@@ -91,7 +93,7 @@ impl Pool {
 
     /// Whether some backend holds the model as far as is known, or has not said yet what it holds.
     pub fn may_be_held(&self, model: &ModelKey) -> bool {
-        self.catalogue.load().holders(model).is_some()
+        self.catalogue.load().may_be_held(model)
     }
 
     /// Notes what a backend holds, for all pools that share its live part.
@@ -230,5 +232,25 @@ mod tests {
         assert_eq!(names(), ["b"]);
         pool.learn(&pool.backends()[1], Inventory::default());
         assert_eq!(names(), [""; 0], "now it is known not to have it");
+    }
+
+    #[tokio::test]
+    async fn a_backend_that_never_spoke_and_is_down_does_not_keep_the_others_from_saying_no() {
+        let pool = pool();
+        let now = Instant::now();
+        let (healthy, dead) = (&pool.backends()[0], &pool.backends()[1]);
+        pool.learn(healthy, Inventory::default());
+        for _ in 0..2 {
+            dead.observe(Signal::ConnectFailed("refused".into()), now);
+        }
+        let model = ModelKey::parse("nobody-has-it").unwrap();
+        let eligible = pool.eligible(Some(&model), &[], now);
+        assert_eq!(
+            eligible
+                .iter()
+                .map(|backend| backend.name())
+                .collect::<Vec<_>>(),
+            ["a"]
+        );
     }
 }

@@ -45,7 +45,8 @@ impl Meter {
             framing,
             bytes: 0,
             ended: false,
-            carry: Vec::new(),
+            // As if an event had ended before the first one, so that every event begins behind a line's end.
+            carry: b"\n\n".to_vec(),
         }
     }
 
@@ -177,6 +178,7 @@ mod tests {
             "{\"error\":\"model runner has stopped\"}\n",
             true,
         );
+        check(Family::OpenAi, EVENTS, "data: [DONE]\n\n", true);
         check(
             Family::OpenAi,
             EVENTS,
