@@ -30,7 +30,7 @@ const DOUBLINGS_LIMIT: u32 = 16;
 const FORGIVE: Duration = Duration::from_secs(10);
 
 /// Candidates that are looked at for one choice.
-const LOOKED_AT: usize = 32;
+const LOOKED_AT: usize = 24;
 
 /// Averages that the fleet's median is taken of.
 const MEDIAN_OF: usize = 16;
@@ -45,7 +45,10 @@ impl Strategy for ResponseTime {
         let count = candidates.len();
         let looked_at = count.min(LOOKED_AT);
         let (first, stride) = (self.0.below(count), count / looked_at);
-        let place = |nth: usize| (first + nth * stride) % count;
+        let place = |nth: usize| {
+            let at = first + nth * stride;
+            if at < count { at } else { at - count }
+        };
         // All that is known is gathered in one pass, since following the pointers is what costs.
         let mut known: SmallVec<[Known; LOOKED_AT]> = SmallVec::new();
         let backends = (0..looked_at).filter_map(|nth| candidates.get(place(nth)));
