@@ -80,17 +80,8 @@ impl State {
         Some(candidates.get(self.strategy.pick(&candidates))?.lease(now))
     }
 
-    /// Why nobody can take a request that any backend could.
-    pub fn explain_nobody(&self) -> String {
-        self.explain(None)
-    }
-
-    /// Why nobody can take a request, naming each backend that might have.
+    /// Why nobody can take a request, naming each backend that might have: for a model its holders, else all.
     pub fn explain_refusal(&self, model: Option<&ModelKey>) -> String {
-        self.explain(model)
-    }
-
-    fn explain(&self, model: Option<&ModelKey>) -> String {
         let might = |backend: &&Arc<crate::pool::Backend>| match model {
             Some(model) if self.pool.is_held(model) => backend
                 .inventory()

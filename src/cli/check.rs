@@ -88,10 +88,24 @@ impl fmt::Display for Meaning<'_> {
             count(health.rise, "success"),
         );
         row("health", &text)?;
-        row(
-            "models",
-            &format!("asked for every {}", time(settings.models_refresh)),
-        )?;
+        let models = &settings.models;
+        let replicas = match models.replicas {
+            0 => "all nodes".to_owned(),
+            some => count(u32::try_from(some).unwrap_or(u32::MAX), "node"),
+        };
+        let text = format!(
+            "asked for every {}, pulled to {replicas}, shared storage: {}, pinned: {}",
+            time(settings.models_refresh),
+            models.shared_storage,
+            models.pin,
+        );
+        row("models", &text)?;
+        let text = format!(
+            "load_guard {}, early_response {}",
+            time(settings.load_guard),
+            time(settings.early_response),
+        );
+        row("patience", &text)?;
         let retry = format!(
             "{} per request, each on another backend",
             count(settings.attempts, "try")
@@ -164,7 +178,8 @@ strategy        random: {summary}
 backends        a           http://gpu1:11434  weight 1
                 gpu2:11434  http://gpu2:11434  weight 1
 health          checked every 5s, given 1s; out after 2 failures, back after 2 successes
-models          asked for every 10s
+models          asked for every 10s, pulled to all nodes, shared storage: false, pinned: a
+patience        load_guard 5m, early_response 0s
 retry           2 tries per request, each on another backend
 timeouts        connect 2s, keep_alive 1m15s, drain 10m
 limits          body 64MiB, head 64KiB, 16384 connections

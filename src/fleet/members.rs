@@ -63,7 +63,7 @@ pub(super) fn up(state: &State) -> Result<Members, Error> {
         up = pinned.or(up.first()).cloned().into_iter().collect();
     }
     if up.is_empty() {
-        return Err(Error::NoBackend(state.explain_nobody()));
+        return Err(Error::NoBackend(state.explain_refusal(None)));
     }
     Ok(up)
 }

@@ -86,6 +86,9 @@ impl AskedAt {
     }
 }
 
+/// Loads of one backend that are kept alive at one time: names of models are the clients' to make up.
+const GUARDS_LIMIT: usize = 16;
+
 const OPEN: u64 = 0;
 const SHUT: u64 = u64::MAX;
 
@@ -379,9 +382,10 @@ impl Backend {
                 .is_some_and(|digest| loaded.models.iter().any(|loaded| loaded.digest == digest))
     }
 
-    /// Notes that a load of the model is kept alive for a client that left; false if one is already.
+    /// Notes that a load of the model is kept alive for a client that left; false if one is already, or enough are.
     pub fn begin_guard(&self, model: &ModelKey) -> bool {
-        self.guarded().insert(model.clone())
+        let mut guarded = self.guarded();
+        guarded.len() < GUARDS_LIMIT && guarded.insert(model.clone())
     }
 
     /// Notes that it is over.
