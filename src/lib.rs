@@ -50,6 +50,7 @@
 mod access;
 mod admin;
 pub mod balance;
+pub mod bench;
 mod call;
 pub mod cli;
 pub mod config;
