@@ -1,7 +1,8 @@
 //! What operators and their tools ask, on a listener of its own.
 
+use crate::error::Error;
 use crate::health;
-use crate::server::{Handler, Phase};
+use crate::server::{Handler, Phase, Refusal};
 use crate::state::State;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -166,6 +167,15 @@ impl Handler for Admin {
             request.uri().path(),
             request.uri().query(),
         )
+    }
+
+    fn refuse(&self, refusal: Refusal, head_bytes: usize) -> Response<Bytes> {
+        let error = Error::of_refusal(refusal, head_bytes);
+        let mut response = Response::new(format!("{error}\n").into());
+        *response.status_mut() = error.status();
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+        response
     }
 }
 

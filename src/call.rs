@@ -236,6 +236,12 @@ impl Call {
         }
     }
 
+    /// What the client is told if its own body broke.
+    pub fn error_of_client(&self) -> Error {
+        self.upload_watch()
+            .map_or(Error::BodyBroken, |watch| watch.error())
+    }
+
     /// Tells, for as long as anybody asks, whether the client's body broke; `None` if it was read whole.
     pub fn upload_watch(&self) -> Option<UploadWatch> {
         match &self.body {
@@ -292,7 +298,7 @@ async fn read_whole(mut upload: Upload, limit: usize) -> Result<Bytes, Error> {
     let mut first = Bytes::new();
     let mut whole = BytesMut::new();
     while let Some(frame) = upload.frame().await {
-        let Ok(data) = frame.map_err(|_| Error::BodyBroken)?.into_data() else {
+        let Ok(data) = frame.map_err(|error| Error::of_body(&error))?.into_data() else {
             continue;
         };
         if first.is_empty() {

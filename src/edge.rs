@@ -8,7 +8,8 @@ use crate::header;
 use crate::mount::Mount;
 use crate::redirect;
 use crate::reply::Source;
-use http::{HeaderMap, Request, Response};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
 
 /// How one request came in, which decides how its answer goes out.
 #[derive(Debug)]
@@ -31,6 +32,12 @@ impl<'s> Edge<'s> {
     /// The answer to a request that needs no route.
     pub fn answer<B>(&self, request: &Request<B>) -> Option<Result<Response<Source>, Error>> {
         let uri = request.uri();
+        if uri.path() == "*" {
+            // A question about the server as a whole.
+            let mut response = Response::new(Source::Own(Bytes::new()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            return Some(Ok(response));
+        }
         self.cors
             .answer(uri.path())
             .or_else(|| redirect::answer(request.method(), uri, self.mount_path()).map(Ok))

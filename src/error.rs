@@ -1,9 +1,13 @@
 //! Everything that the proxy itself can say no with: status, text and what the client may do, in one place.
 
+use crate::config::duration_text;
 use crate::header::{RETRY_AFTER_MS, SHOULD_RETRY};
+use crate::server::{FIELDS, Refusal};
 use crate::wire::{AskError, Family, ZstdError};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use std::error::Error as _;
+use std::io;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -26,6 +30,21 @@ pub enum Error {
         /// The methods that the path takes.
         allow: &'static str,
     },
+    /// No route has such a method.
+    #[error("405 method not allowed: use {allow}")]
+    ForeignMethod {
+        /// The methods that some route takes.
+        allow: &'static str,
+    },
+    /// The head could be read in more than one way.
+    #[error("malformed request: {0}")]
+    Malformed(&'static str),
+    /// The client expects what is no part of HTTP.
+    #[error("the only expectation that can be met is 100-continue")]
+    Expectation,
+    /// The request came by here before.
+    #[error("this request has passed this proxy already: a backend leads back to it")]
+    Loop,
     /// No `Host`, several, or one that cannot be.
     #[error("missing or invalid Host header")]
     Host,
@@ -35,6 +54,17 @@ pub enum Error {
         /// In bytes.
         limit: usize,
     },
+    /// The head is larger than the limit, or has too many fields.
+    #[error("the request's header fields are larger than {limit} bytes or more than {fields}")]
+    HeadTooLarge {
+        /// In bytes.
+        limit: usize,
+        /// In fields.
+        fields: usize,
+    },
+    /// The head did not come to its end in time.
+    #[error("the request's header fields did not come in time")]
+    HeadLate,
     /// The body is not what the route needs.
     #[error("{0}")]
     Body(#[from] AskError),
@@ -55,6 +85,15 @@ pub enum Error {
     /// The client's body broke off or was no HTTP.
     #[error("the request body broke off")]
     BodyBroken,
+    /// The client's body stopped coming, or came too slowly.
+    #[error("the request body did not come in time")]
+    BodyLate,
+    /// So many bodies are held that there is no room for another.
+    #[error("the bodies of running requests have reached this proxy's limits.bodies; ask again")]
+    BodiesFull,
+    /// A backend said nothing to a question that takes no thought.
+    #[error("no answer within {}, this proxy's timeouts.control", duration_text(*.0))]
+    ControlLate(Duration),
     /// Nobody can take the request; the text names each backend and what is wrong with it.
     #[error("{0}")]
     NoBackend(String),
@@ -72,19 +111,50 @@ pub enum Error {
 }
 
 impl Error {
+    /// Why a request is not handled at all; heads may have so many bytes.
+    pub fn of_refusal(refusal: Refusal, head_bytes: usize) -> Self {
+        match refusal {
+            Refusal::Malformed(why) => Self::Malformed(why),
+            Refusal::TargetTooLong => Self::TargetTooLong { limit: head_bytes },
+            Refusal::HeadTooLarge => Self::HeadTooLarge {
+                limit: head_bytes,
+                fields: FIELDS,
+            },
+            Refusal::HeadLate => Self::HeadLate,
+        }
+    }
+
+    /// Why the rest of a body did not come.
+    pub fn of_body(error: &hyper::Error) -> Self {
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            let io = inner.downcast_ref::<io::Error>();
+            if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
+                return Self::BodyLate;
+            }
+            cause = inner.source();
+        }
+        Self::BodyBroken
+    }
+
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::OddPath => StatusCode::NOT_FOUND,
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
-            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Host | Self::Body(_) | Self::Zstd(_) | Self::BodyBroken => {
+            Self::Method { .. } | Self::ForeignMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Host | Self::Malformed(_) | Self::Body(_) | Self::Zstd(_) | Self::BodyBroken => {
                 StatusCode::BAD_REQUEST
             }
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Loop => StatusCode::LOOP_DETECTED,
+            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadLate | Self::BodyLate => StatusCode::REQUEST_TIMEOUT,
+            Self::ControlLate(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NoBackend(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend(_) | Self::BodiesFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::Partial(_) | Self::Lost { .. } => StatusCode::BAD_GATEWAY,
         }
     }
@@ -109,27 +179,41 @@ impl Error {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         }
         self.advise(family, headers);
-        match self {
-            Self::Method { allow } => {
-                headers.insert(header::ALLOW, HeaderValue::from_static(allow));
-            }
-            // The connection's framing cannot be trusted any more, or a body is on it that nobody will read to its end.
-            Self::Host
-            | Self::BodyBroken
-            | Self::TargetTooLong { .. }
-            | Self::BodyTooLarge { .. }
-            | Self::Encoding => {
-                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            Self::OddPath
-            | Self::ForeignOrigin
-            | Self::Body(_)
-            | Self::Zstd(_)
-            | Self::NoBackend(_)
-            | Self::Partial(_)
-            | Self::Lost { .. } => {}
+        if let Self::Method { allow } | Self::ForeignMethod { allow } = self {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if self.ends_connection() {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Whether the connection's framing cannot be trusted any more, or a body is on it that nobody will read to its end.
+    fn ends_connection(&self) -> bool {
+        match self {
+            Self::Host
+            | Self::ForeignMethod { .. }
+            | Self::Malformed(_)
+            | Self::Expectation
+            | Self::HeadTooLarge { .. }
+            | Self::HeadLate
+            | Self::BodyBroken
+            | Self::BodyLate
+            | Self::BodiesFull
+            | Self::TargetTooLong { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::Encoding => true,
+            Self::OddPath
+            | Self::ForeignOrigin
+            | Self::Method { .. }
+            | Self::Loop
+            | Self::Body(_)
+            | Self::Zstd(_)
+            | Self::ControlLate(_)
+            | Self::NoBackend(_)
+            | Self::Partial(_)
+            | Self::Lost { .. } => false,
+        }
     }
 
     /// Tells the client whether to ask again, and when.
@@ -154,10 +238,15 @@ impl Error {
     /// Whether the same request may have another answer later, where that can be said.
     fn may_pass(&self) -> Option<bool> {
         match self {
-            Self::NoBackend(_) | Self::Lost { .. } => Some(true),
+            Self::NoBackend(_) | Self::Lost { .. } | Self::BodiesFull => Some(true),
             Self::OddPath
             | Self::ForeignOrigin
             | Self::Method { .. }
+            | Self::ForeignMethod { .. }
+            | Self::Malformed(_)
+            | Self::Expectation
+            | Self::Loop
+            | Self::HeadTooLarge { .. }
             | Self::Host
             | Self::TargetTooLong { .. }
             | Self::Body(_)
@@ -165,7 +254,11 @@ impl Error {
             | Self::Encoding
             | Self::BodyTooLarge { .. } => Some(false),
             // Those who did their part would do it again; who broke off is not there to be told.
-            Self::Partial(_) | Self::BodyBroken => None,
+            Self::Partial(_)
+            | Self::BodyBroken
+            | Self::BodyLate
+            | Self::HeadLate
+            | Self::ControlLate(_) => None,
         }
     }
 }

@@ -2,13 +2,17 @@
 
 use crate::admin::Admin;
 use crate::config::{ContentHash, Settings};
+use crate::error::Error;
+use crate::header;
 use crate::probe;
 use crate::proxy::Proxy;
 use crate::reply::ReplyBody;
-use crate::server::{self, Handler, Phase, Policy};
+use crate::server::{self, Handler, Patience, Phase, Policy, Refusal};
 use crate::state::State;
+use crate::wire::Family;
 use arc_swap::ArcSwap;
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -75,7 +79,12 @@ impl Gateway {
         let admin_address = bound(&admin_listener, settings.admin_listen);
 
         let policy = Policy {
-            keep_alive: settings.timeouts.keep_alive,
+            patience: Patience {
+                idle: settings.timeouts.keep_alive,
+                head: settings.timeouts.request_head,
+                body: settings.timeouts.request_body,
+                write: settings.timeouts.client_write,
+            },
             head_bytes: settings.limits.head,
             connections: settings.limits.connections,
         };
@@ -180,5 +189,10 @@ impl Handler for Proxy {
 
     async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
         Self::handle(self, request, peer).await
+    }
+
+    fn refuse(&self, refusal: Refusal, head_bytes: usize) -> Response<Bytes> {
+        let id = header::request_id(&HeaderMap::new());
+        Error::of_refusal(refusal, head_bytes).into_response(Family::Native, &id)
     }
 }

@@ -114,8 +114,12 @@ pub fn for_backends(
     ] {
         headers.remove(name);
     }
-    remove_named(headers, "access-control-request-");
-    remove_named(headers, "x-llamero-");
+    // Some servers read an underscore as a hyphen, and would take `x_forwarded_for` for what it is not.
+    remove_where(headers, |name| {
+        name.starts_with("access-control-request-")
+            || name.starts_with("x-llamero-")
+            || name.contains('_')
+    });
     let peer_trusted = trusted.iter().any(|net| net.contains(&peer.to_canonical()));
     let mut chain = peer.to_canonical().to_string();
     if peer_trusted {
@@ -145,11 +149,11 @@ pub fn for_backends(
     headers.insert(REQUEST_ID, request_id.clone());
 }
 
-/// Removes the headers whose names begin so.
-fn remove_named(headers: &mut HeaderMap, start: &str) {
+/// Removes the headers with such names.
+fn remove_where(headers: &mut HeaderMap, such: impl Fn(&str) -> bool) {
     let names: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().starts_with(start))
+        .filter(|name| such(name.as_str()))
         .cloned()
         .collect();
     for name in names {
@@ -164,7 +168,7 @@ pub fn for_client(headers: &mut HeaderMap, is_head: bool) {
         headers.remove(header::CONTENT_LENGTH);
     }
     strip_hop_by_hop(headers);
-    remove_named(headers, "access-control-");
+    remove_where(headers, |name| name.starts_with("access-control-"));
 }
 
 /// Asks proxies and caches on the way to the client to hold nothing of a stream back.
@@ -299,6 +303,7 @@ mod tests {
             ("access-control-request-private-network", "true"),
             ("x-llamero-backend", "gpu1"),
             ("x-llamero-anything", "1"),
+            ("x_forwarded_for", "9.9.9.9"),
             ("authorization", "Bearer ollama"),
         ]);
         for_backends(

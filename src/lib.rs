@@ -6,7 +6,7 @@
 //!
 //! | what | modules |
 //! | --- | --- |
-//! | the wire: API families, names, errors, what is read of a body | [`wire`], `header`, `route`, [`demand`] |
+//! | the wire: API families, names, errors, what is read of a body | [`wire`], `head`, `header`, `route`, [`demand`] |
 //! | measures and judgements, pure | `ewma`, [`health`] |
 //! | addresses and connections; a client's body as it comes in, and as it goes to several | `origin`, `tcp`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
@@ -49,6 +49,7 @@
 
 mod access;
 mod admin;
+mod alarm;
 pub mod balance;
 pub mod bench;
 mod call;
@@ -63,6 +64,7 @@ mod ewma;
 mod feed;
 mod fleet;
 mod gateway;
+mod head;
 mod header;
 pub mod health;
 mod link;

@@ -7,6 +7,7 @@ use crate::early::{self, Early};
 use crate::edge::Edge;
 use crate::error::Error;
 use crate::fleet;
+use crate::head;
 use crate::header;
 use crate::link::Link;
 use crate::lists;
@@ -20,7 +21,6 @@ use crate::upstream::{self, Failure};
 use crate::wire::{Family, Meter};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::HOST;
 use http::{HeaderValue, Request, Response, StatusCode, Version, response};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
@@ -30,8 +30,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// The longest request target, in bytes.
-const TARGET_BYTES: usize = 8 << 10;
 /// How much of a refusal is read to see whether another backend may do better, in bytes.
 const REFUSAL_BYTES: usize = 64 << 10;
 /// How long that may take; a refusal that stalls is passed on as far as it came.
@@ -84,7 +82,8 @@ impl Proxy {
             header::client_address(request.headers(), peer, &state.settings.trusted_proxies);
         let family = Family::of(request.uri().path());
         let mut access = Access::begin(id, client, request.method().clone(), &self.active);
-        let outcome = match edge.answer(&request) {
+        let refusal = head::check(&request).err().map(Err);
+        let outcome = match refusal.or_else(|| edge.answer(&request)) {
             Some(outcome) => {
                 // Whatever body comes with it is let in, so that the client gets to read.
                 drop(Upload::new(request.into_body()));
@@ -165,7 +164,6 @@ async fn read(
     peer: IpAddr,
     access: &mut Access,
 ) -> Result<Call, Error> {
-    check_head(&request)?;
     let route =
         Route::of(request.method(), request.uri().path()).map_err(|no_route| match no_route {
             NoRoute::Method(allow) => Error::Method { allow },
@@ -241,7 +239,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
             Err(failure) => {
                 let retry = failure.may_retry(call);
                 let error = match failure {
-                    Failure::Client => return Err(Error::BodyBroken),
+                    Failure::Client => return Err(call.error_of_client()),
                     // It would be no different with another backend.
                     Failure::Exhausted(reason) => {
                         return Err(Error::NoBackend(format!(
@@ -269,26 +267,6 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
             state.explain_refusal(call.demand.model.as_ref()),
         )),
     }
-}
-
-/// Refuses a head that no backend should see. The syntax is hyper's business; this is what it lets through.
-fn check_head(request: &Request<Incoming>) -> Result<(), Error> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if header::is_host(host) => {}
-        (None, None) if request.version() < Version::HTTP_11 => {}
-        _ => return Err(Error::Host),
-    }
-    let target_bytes = request
-        .uri()
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
-    if target_bytes > TARGET_BYTES {
-        return Err(Error::TargetTooLong {
-            limit: TARGET_BYTES,
-        });
-    }
-    Ok(())
 }
 
 /// What to make of an answer's head.

@@ -1,5 +1,6 @@
 //! A client's request body while it comes in.
 
+use crate::error::Error;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -30,22 +31,38 @@ pub enum BodyError {
 #[derive(Debug)]
 pub struct Upload {
     body: Option<Incoming>,
-    broken: Arc<AtomicBool>,
+    broken: Arc<Broken>,
 }
 
 /// Tells whether an upload broke by the client's fault, also after the upload was given away.
 #[derive(Debug, Clone, Default)]
-pub struct UploadWatch(Arc<AtomicBool>);
+pub struct UploadWatch(Arc<Broken>);
+
+#[derive(Debug, Default)]
+struct Broken {
+    off: AtomicBool,
+    /// Because it did not come in time.
+    late: AtomicBool,
+}
 
 impl UploadWatch {
     /// Whether the client broke off or sent a body that is no HTTP.
     pub fn is_broken(&self) -> bool {
-        self.0.load(Relaxed)
+        self.0.off.load(Relaxed)
     }
 
     /// Notes that it broke.
     pub fn set_broken(&self) {
-        self.0.store(true, Relaxed);
+        self.0.off.store(true, Relaxed);
+    }
+
+    /// What the client is told of it.
+    pub fn error(&self) -> Error {
+        if self.0.late.load(Relaxed) {
+            Error::BodyLate
+        } else {
+            Error::BodyBroken
+        }
     }
 }
 
@@ -81,7 +98,9 @@ impl Body for Upload {
                 Some(Ok(frame)) if frame.is_trailers() => continue,
                 Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
                 Some(Err(error)) => {
-                    self.broken.store(true, Relaxed);
+                    let late = matches!(Error::of_body(&error), Error::BodyLate);
+                    self.broken.late.store(late, Relaxed);
+                    self.broken.off.store(true, Relaxed);
                     self.body = None;
                     Poll::Ready(Some(Err(error)))
                 }

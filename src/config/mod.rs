@@ -138,6 +138,16 @@ pub struct Timeouts {
     pub connect: Duration,
     /// Until an idle client connection is closed. Needs a restart to change.
     pub keep_alive: Duration,
+    /// From the first byte of a request's head to its last. Needs a restart to change.
+    pub request_head: Duration,
+    /// How long a request's body may pause. Needs a restart to change.
+    pub request_body: Duration,
+    /// How long a client may take no byte of its answer. Needs a restart to change.
+    pub client_write: Duration,
+    /// How long a backend may be silent in the middle of an answer.
+    pub stream_idle: Duration,
+    /// How long a call may take that a backend needs no thought for.
+    pub control: Duration,
     /// How long shutdown waits for streams.
     pub drain: Duration,
 }
@@ -147,6 +157,11 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(2),
             keep_alive: Duration::from_secs(75),
+            request_head: Duration::from_secs(10),
+            request_body: Duration::from_secs(30),
+            client_write: Duration::from_secs(60),
+            stream_idle: Duration::from_secs(300),
+            control: Duration::from_secs(30),
             drain: Duration::from_secs(600),
         }
     }
@@ -157,6 +172,8 @@ impl Default for Timeouts {
 pub struct Limits {
     /// Bytes of a JSON body.
     pub body: usize,
+    /// Bytes of all JSON bodies that are held at one time.
+    pub bodies: usize,
     /// Bytes of a request's head; 8192 at least. Needs a restart to change.
     pub head: usize,
     /// Client connections at one time. Needs a restart to change.
@@ -167,6 +184,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: 64 << 20,
+            bodies: 256 << 20,
             head: 64 << 10,
             connections: 16384,
         }

@@ -91,7 +91,7 @@ async fn tee(
     loop {
         tokio::select! {
             frame = upload.frame(), if !ended => if let Some(frame) = frame {
-                let frame = frame.map_err(|_| Error::BodyBroken)?;
+                let frame = frame.map_err(|error| Error::of_body(&error))?;
                 let chunk = frame.into_data().unwrap_or_default();
                 access.bytes_in += chunk.len() as u64;
                 feeders = pass(feeders, chunk).await;

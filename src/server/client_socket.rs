@@ -1,9 +1,12 @@
-//! A client's socket that can be watched for hang-up while hyper reads and writes it.
+//! A client's socket that can be watched for hang-up while hyper reads and writes it, and that lets through to hyper only
+//! what may be read in one way.
 //!
 //! hyper notices a client that leaves only by reading, and stops reading while it holds bytes it has not parsed: one
 //! stray CRLF behind a request, or a pipelined second one, and a generation runs to its end for nobody. The kernel tells
 //! of the hang-up apart from the data, so the connection's task listens for that.
 
+use super::framing::{Fault, Framing};
+use super::turn::Turn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,11 +19,88 @@ const READ_BYTES: usize = 16 << 10;
 
 /// The side of the socket that hyper gets.
 #[derive(Debug)]
-pub struct ClientSocket(Arc<TcpStream>);
+pub struct ClientSocket {
+    stream: Arc<TcpStream>,
+    turn: Arc<Turn>,
+    framing: Framing,
+    /// What came last is not for hyper, nor is what comes after it.
+    closed: Option<Closed>,
+}
+
+/// Why hyper gets no more.
+#[derive(Debug, Clone, Copy)]
+enum Closed {
+    /// A head is refused, once what came before it is answered.
+    Head,
+    /// A body broke.
+    Body,
+}
 
 impl ClientSocket {
-    pub fn new(stream: Arc<TcpStream>) -> Self {
-        Self(stream)
+    /// Reads and writes a stream whose heads may have so many bytes.
+    pub fn new(stream: Arc<TcpStream>, turn: Arc<Turn>, head_bytes: usize) -> Self {
+        Self {
+            stream,
+            turn,
+            framing: Framing::new(head_bytes),
+            closed: None,
+        }
+    }
+
+    /// Follows what was read, and says how many bytes of it hyper may have.
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        let was_in_body = self.framing.is_in_body();
+        let fed = self.framing.feed(bytes);
+        if self.framing.is_in_body() {
+            if was_in_body {
+                self.turn.body_came(bytes.len());
+            } else {
+                self.turn.note_body(true);
+            }
+        } else if was_in_body {
+            self.turn.note_body(false);
+        }
+        self.turn.note_head(self.framing.is_in_head());
+        match fed {
+            Ok(()) => bytes.len(),
+            Err(Fault::Head(start, refusal)) => {
+                self.turn.refuse(refusal);
+                self.closed = Some(Closed::Head);
+                start
+            }
+            Err(Fault::Body(good)) => {
+                self.closed = Some(Closed::Body);
+                good
+            }
+        }
+    }
+
+    fn poll_closed(&self, closed: Closed) -> Poll<io::Result<()>> {
+        match closed {
+            // The flush that ends the answer under way wakes the task again.
+            Closed::Head if !self.turn.is_clear() => Poll::Pending,
+            Closed::Head | Closed::Body => Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
+        }
+    }
+
+    fn poll_try(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            if self.stream.poll_write_ready(cx)?.is_pending() {
+                self.turn.note_full();
+                return Poll::Pending;
+            }
+            match write(&self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => {
+                    self.turn.note_write();
+                    return Poll::Ready(outcome);
+                }
+            }
+        }
     }
 }
 
@@ -47,18 +127,43 @@ pub async fn hung_up(_: &TcpStream) {
 
 impl AsyncRead for ClientSocket {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(closed) = self.closed {
+            return self.poll_closed(closed);
+        }
+        if self.turn.is_body_late() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buffer.filled().len();
+        let polled = self.poll_stream(cx, buffer);
+        if polled.is_pending() && self.framing.is_in_body() {
+            self.turn.await_body();
+        }
+        ready!(polled)?;
+        let read = buffer.filled().get(before..).unwrap_or_default();
+        let (read, allowed) = (read.len(), self.follow(read));
+        buffer.set_filled(before + allowed);
+        match self.closed {
+            // Nothing at all would be the end of the connection.
+            Some(closed) if read > 0 && allowed == 0 => self.poll_closed(closed),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl ClientSocket {
+    fn poll_stream(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.0.poll_read_ready(cx))?;
+            ready!(self.stream.poll_read_ready(cx))?;
             let wanted = buffer.remaining().min(READ_BYTES);
             let mut read = 0;
             // Fewer bytes than asked for mean that the kernel has no more. Saying so to tokio, from within the same look
             // at the socket, saves the next read that could only say it again.
-            let outcome = self.0.try_io(Interest::READABLE, || {
-                let socket = socket2::SockRef::from(&*self.0);
+            let outcome = self.stream.try_io(Interest::READABLE, || {
+                let socket = socket2::SockRef::from(&*self.stream);
                 read = io::Read::read(&mut &*socket, buffer.initialize_unfilled_to(wanted))?;
                 if read > 0 && read < wanted {
                     Err(io::ErrorKind::WouldBlock.into())
@@ -86,7 +191,7 @@ impl AsyncWrite for ClientSocket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        poll_try(cx, &self.0, |stream| stream.try_write(bytes))
+        self.poll_try(cx, |stream| stream.try_write(bytes))
     }
 
     fn poll_write_vectored(
@@ -94,36 +199,29 @@ impl AsyncWrite for ClientSocket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        poll_try(cx, &self.0, |stream| stream.try_write_vectored(slices))
+        self.poll_try(cx, |stream| stream.try_write_vectored(slices))
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.turn.note_flush() && self.closed.is_some() {
+            cx.waker().wake_by_ref();
+        }
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match socket2::SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write) {
+        if matches!(self.closed, Some(Closed::Head)) {
+            // The refusal is still to be written.
+            return Poll::Ready(Ok(()));
+        }
+        match socket2::SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write) {
             // The client was faster.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             outcome => Poll::Ready(outcome),
-        }
-    }
-}
-
-fn poll_try(
-    cx: &mut Context<'_>,
-    stream: &TcpStream,
-    mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
-) -> Poll<io::Result<usize>> {
-    loop {
-        ready!(stream.poll_write_ready(cx))?;
-        match write(stream) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            outcome => return Poll::Ready(outcome),
         }
     }
 }

@@ -1,16 +1,24 @@
 //! Listens, serves connections, and stops without cutting what runs.
 
 mod client_socket;
+mod farewell;
+mod framing;
+mod turn;
+
+pub use framing::{FIELDS, Refusal};
+pub use turn::Patience;
 
 use crate::tcp;
 use client_socket::ClientSocket;
+use turn::{Answering, Overdue, Turn};
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use socket2::{Domain, Socket, Type};
 use std::convert::Infallible;
 use std::io;
@@ -29,8 +37,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// How connections are served.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// How long a connection may be idle, or take to send a head.
-    pub keep_alive: Duration,
+    /// How long clients may take.
+    pub patience: Patience,
     /// The largest head of a request, in bytes, and the most that is buffered for a reader that has stopped.
     pub head_bytes: usize,
     /// Connections at one time; further ones wait in the kernel's backlog.
@@ -53,6 +61,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
     /// The body of its answers.
     type Body: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
         + Send
+        + Unpin
         + 'static;
 
     /// Answers one request. Dropped when the client leaves.
@@ -61,6 +70,9 @@ pub trait Handler: Clone + Send + Sync + 'static {
         request: Request<Incoming>,
         peer: IpAddr,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// What a client is told whose request is not handled at all; heads may have so many bytes.
+    fn refuse(&self, refusal: Refusal, head_bytes: usize) -> Response<Bytes>;
 }
 
 /// Takes an address to listen on.
@@ -128,6 +140,16 @@ async fn accept(
     Ok((stream, peer, place))
 }
 
+/// How hyper's part of a connection ended.
+enum End {
+    /// It is over for both sides.
+    Gone,
+    /// The client may still be sending.
+    Unread,
+    /// The client is to be told why nothing more is read.
+    Refused(Refusal),
+}
+
 async fn serve_connection<H: Handler>(
     stream: TcpStream,
     peer: IpAddr,
@@ -138,33 +160,76 @@ async fn serve_connection<H: Handler>(
     // A failure here shows again at the first read.
     let _ = tcp::prepare(&stream);
     let stream = Arc::new(stream);
+    let end = exchange(&stream, peer, policy, &handler, &mut phase).await;
+    let answer = match end {
+        End::Gone => return,
+        End::Unread => None,
+        End::Refused(refusal) => {
+            tracing::info!(client = %peer, ?refusal, "a client was refused");
+            Some(handler.refuse(refusal, policy.head_bytes))
+        }
+    };
+    // Boxed since hardly a connection ends so.
+    let leaving = Box::pin(farewell::take(&stream, answer));
+    tokio::select! {
+        () = leaving => {}
+        _ = after(&mut phase, Phase::Draining) => {}
+    }
+}
+
+/// Lets hyper answer what comes, until one side has enough.
+async fn exchange<H: Handler>(
+    stream: &Arc<TcpStream>,
+    peer: IpAddr,
+    policy: Policy,
+    handler: &H,
+    phase: &mut watch::Receiver<Phase>,
+) -> End {
+    let turn = Turn::new(policy.patience);
     let service = service_fn(|request| {
-        let handler = handler.clone();
-        async move { Ok::<_, Infallible>(handler.handle(request, peer).await) }
+        let (handler, turn) = (handler.clone(), Arc::clone(&turn));
+        turn.begin();
+        async move {
+            let answer = handler.handle(request, peer).await;
+            Ok::<_, Infallible>(answer.map(|body| Answering::new(body, turn)))
+        }
     });
+    let socket = ClientSocket::new(Arc::clone(stream), Arc::clone(&turn), policy.head_bytes);
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(policy.keep_alive)
-        .max_buf_size(policy.head_bytes)
-        .serve_connection(
-            TokioIo::new(ClientSocket::new(Arc::clone(&stream))),
-            service,
-        );
+        // The socket's own limit comes first and has better words.
+        .max_buf_size(policy.head_bytes + 1)
+        .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
+    let mut alarm = turn.alarm();
     let mut seen = Phase::Serving;
     loop {
         tokio::select! {
             biased;
             // Broken connections and cut answers are told by the access line of their request.
-            _ = connection.as_mut() => return,
+            ended = connection.as_mut() => return match (turn.refusal(), ended) {
+                (Some(refusal), _) if turn.is_clear() => End::Refused(refusal),
+                (None, Ok(())) if !turn.is_mid_request() => End::Gone,
+                _ => End::Unread,
+            },
             // Dropping the connection drops the request under way, and with it its connection to a backend.
-            () = client_socket::hung_up(&stream) => return,
-            next = after(&mut phase, seen) => {
+            () = client_socket::hung_up(stream) => return End::Gone,
+            next = after(phase, seen) => {
                 if next == Phase::Cutting {
-                    return;
+                    return End::Gone;
                 }
                 seen = next;
                 connection.as_mut().graceful_shutdown();
+            }
+            overdue = turn.overdue(&mut alarm) => match overdue {
+                Overdue::Request => return End::Gone,
+                Overdue::Head => return End::Refused(Refusal::HeadLate),
+                // The next look at the body tells whoever reads it.
+                Overdue::Body => {}
+                Overdue::Reading => {
+                    // What it has not read is not worth keeping.
+                    let _ = socket2::SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
+                    return End::Gone;
+                }
             }
         }
     }

@@ -154,7 +154,7 @@ fn each_mistake_is_shown_where_it_is() {
     check("[¦helth]\nfall = 2", &["`helth`", "did you mean `health`?"]);
     check(
         "[limits]\n¦zzz = 2",
-        &["`zzz` in [limits]", "body, head, connections"],
+        &["`zzz` in [limits]", "body, bodies, head, connections"],
     );
     check("¦'health.fall' = 2", &["`health.fall`"]);
     check("¦'' = 2", &["unknown key ``"]);

@@ -19,6 +19,7 @@ mod health; // who is in and who is out
 mod hunt; // what attacks have found
 mod lifecycle; // starting, reloading, stopping, and nodes that are killed
 mod lists; // what the fleet says of itself
+mod malformed; // requests that are no HTTP, or that others read differently: every one that is known
 mod models; // what changes several nodes at once: pull, create, delete, copy, unload
 mod refusals; // requests that no backend should see
 mod streaming; // bytes that pass unchanged and at once

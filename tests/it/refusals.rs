@@ -184,7 +184,6 @@ async fn odd_and_endless_targets_are_refused() {
         "/api/../admin",
         "/api/%2e%2e/x",
         "/api%2fchat",
-        "/x%zz",
         "/x%00",
     ] {
         let answer = raw(

@@ -4,6 +4,7 @@ pub mod backend;
 pub mod client;
 pub mod gateway;
 pub mod process;
+pub mod recorder;
 
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};

@@ -1,0 +1,427 @@
+//! Whose turn it is on a connection, since when, and how long that may be.
+//!
+//! The socket notes what the client does, the service what the proxy does, and the connection's task looks at it only
+//! when its one alarm goes off. The alarm is moved when something must happen earlier than it is set, never because
+//! something did happen: a connection at work moves no timer.
+
+use super::framing::Refusal;
+use crate::alarm::Alarm;
+use http_body::{Body, Frame, SizeHint};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The fewest bytes per second of a body, on average, once it was waited for as long as a pause may be.
+const BODY_RATE: u64 = 1024;
+/// How often the average of a body is looked at.
+const RATE_EVERY: Duration = Duration::from_secs(1);
+/// No time is noted, and no time that the alarm is set to.
+const NEVER: u64 = u64::MAX;
+
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Between two requests.
+    pub idle: Duration,
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// Without a byte of a body.
+    pub body: Duration,
+    /// Without taking a byte of an answer.
+    pub write: Duration,
+}
+
+/// What took too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overdue {
+    /// The next request.
+    Request,
+    /// The end of a head.
+    Head,
+    /// Some bytes of a body.
+    Body,
+    /// The client's reading.
+    Reading,
+}
+
+/// What one connection does. All of it happens in one task; times are in nanoseconds since the connection began.
+#[derive(Debug)]
+pub struct Turn {
+    began: Instant,
+    patience: Patience,
+    /// When the alarm is to go off.
+    due: AtomicU64,
+    /// A request is being answered.
+    busy: AtomicBool,
+    /// The last answer was given to the kernel to its end.
+    flushed: AtomicBool,
+    idle_since: AtomicU64,
+    head_since: AtomicU64,
+    body: Bodily,
+    unread_since: AtomicU64,
+    refusal: OnceLock<Refusal>,
+}
+
+/// How a body comes in.
+#[derive(Debug)]
+struct Bodily {
+    awaited_since: AtomicU64,
+    /// Nanoseconds that were waited for it before.
+    awaited: AtomicU64,
+    bytes: AtomicU64,
+    late: AtomicBool,
+    unfinished: AtomicBool,
+}
+
+impl Turn {
+    /// A connection that begins now.
+    pub fn new(patience: Patience) -> Arc<Self> {
+        let never = || AtomicU64::new(NEVER);
+        let turn = Self {
+            began: Instant::now(),
+            patience,
+            due: never(),
+            busy: AtomicBool::new(false),
+            flushed: AtomicBool::new(true),
+            idle_since: AtomicU64::new(0),
+            head_since: never(),
+            body: Bodily {
+                awaited_since: never(),
+                awaited: AtomicU64::new(0),
+                bytes: AtomicU64::new(0),
+                late: AtomicBool::new(false),
+                unfinished: AtomicBool::new(false),
+            },
+            unread_since: never(),
+            refusal: OnceLock::new(),
+        };
+        turn.ring_by(0, patience.idle);
+        Arc::new(turn)
+    }
+
+    /// A request is handed on.
+    pub fn begin(&self) {
+        self.flushed.store(false, Relaxed);
+        self.busy.store(true, Relaxed);
+    }
+
+    /// Its answer was handed to hyper to its end.
+    fn end(&self) {
+        let now = self.now();
+        self.busy.store(false, Relaxed);
+        self.idle_since.store(now, Relaxed);
+        let in_head = self.head_since.load(Relaxed) != NEVER;
+        self.ring_by(now, self.idle_patience(in_head));
+    }
+
+    /// All that hyper had was given to the kernel. True if that ended a turn.
+    pub fn note_flush(&self) -> bool {
+        if self.flushed.load(Relaxed) || self.busy.load(Relaxed) {
+            return false;
+        }
+        self.flushed.store(true, Relaxed);
+        true
+    }
+
+    /// Whether a part of a request has not come.
+    pub fn is_mid_request(&self) -> bool {
+        self.body.unfinished.load(Relaxed) || self.head_since.load(Relaxed) != NEVER
+    }
+
+    /// Whether no answer is on its way.
+    pub fn is_clear(&self) -> bool {
+        self.flushed.load(Relaxed)
+    }
+
+    /// Whether a head has begun that is not whole.
+    pub fn note_head(&self, in_head: bool) {
+        let noted = self.head_since.load(Relaxed) != NEVER;
+        if in_head && !noted {
+            let now = self.now();
+            self.head_since.store(now, Relaxed);
+            self.ring_by(now, self.patience.head);
+        } else if noted && !in_head {
+            self.head_since.store(NEVER, Relaxed);
+        }
+    }
+
+    /// A body begins, of which a part has not come, or has ended.
+    pub fn note_body(&self, unfinished: bool) {
+        self.body.unfinished.store(unfinished, Relaxed);
+        self.body.awaited_since.store(NEVER, Relaxed);
+        self.body.awaited.store(0, Relaxed);
+        self.body.bytes.store(0, Relaxed);
+    }
+
+    /// hyper wants more of a body than there is.
+    pub fn await_body(&self) {
+        if self.body.awaited_since.load(Relaxed) == NEVER {
+            let now = self.now();
+            self.body.awaited_since.store(now, Relaxed);
+            self.ring_by(now, self.patience.body);
+        }
+    }
+
+    /// Some of a body came.
+    pub fn body_came(&self, bytes: usize) {
+        let since = self.body.awaited_since.swap(NEVER, Relaxed);
+        if since != NEVER {
+            let awaited = self.now().saturating_sub(since);
+            self.body.awaited.fetch_add(awaited, Relaxed);
+        }
+        self.body.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Whether the rest of the body is not waited for any more.
+    pub fn is_body_late(&self) -> bool {
+        self.body.late.load(Relaxed)
+    }
+
+    /// The kernel takes no more of an answer.
+    pub fn note_full(&self) {
+        if self.unread_since.load(Relaxed) == NEVER {
+            let now = self.now();
+            self.unread_since.store(now, Relaxed);
+            self.ring_by(now, self.patience.write);
+        }
+    }
+
+    /// The kernel took some of an answer.
+    pub fn note_write(&self) {
+        if self.unread_since.load(Relaxed) != NEVER {
+            self.unread_since.store(NEVER, Relaxed);
+        }
+    }
+
+    /// Nothing more is to be read from this client, who is to be told why.
+    pub fn refuse(&self, refusal: Refusal) {
+        // The first reason stands.
+        let _ = self.refusal.set(refusal);
+    }
+
+    /// Why nothing more is to be read.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal.get().copied()
+    }
+
+    /// The alarm of this connection, to be given to [`overdue`](Self::overdue).
+    pub fn alarm(&self) -> Alarm {
+        Alarm::at(self.began + self.patience.idle)
+    }
+
+    /// Waits until something takes too long.
+    pub async fn overdue(&self, alarm: &mut Alarm) -> Overdue {
+        poll_fn(|cx| self.poll_overdue(alarm, cx)).await
+    }
+
+    fn poll_overdue(&self, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Overdue> {
+        loop {
+            let due = self.due.load(Relaxed);
+            if due == NEVER {
+                return Poll::Pending;
+            }
+            alarm.set(self.began + Duration::from_nanos(due));
+            ready!(alarm.poll(cx));
+            if let Some(overdue) = self.look() {
+                return Poll::Ready(overdue);
+            }
+        }
+    }
+
+    /// What takes too long now. If nothing does, the alarm is set to when something may.
+    fn look(&self) -> Option<Overdue> {
+        let now = self.now();
+        let mut next = NEVER;
+        let mut is_over = |since: u64, limit: Duration| {
+            let end = after(since, limit);
+            next = next.min(if end <= now { NEVER } else { end });
+            end <= now
+        };
+        let unread = self.unread_since.load(Relaxed);
+        if unread != NEVER && is_over(unread, self.patience.write) {
+            return Some(Overdue::Reading);
+        }
+        let awaited = self.body.awaited_since.load(Relaxed);
+        let head = self.head_since.load(Relaxed);
+        if awaited != NEVER {
+            let waited = Duration::from_nanos(self.body.awaited.load(Relaxed) + (now - awaited));
+            let slow = waited >= self.patience.body
+                && self.body.bytes.load(Relaxed) < waited.as_secs() * BODY_RATE;
+            if slow || is_over(awaited, self.patience.body) {
+                self.body.awaited_since.store(NEVER, Relaxed);
+                self.body.late.store(true, Relaxed);
+                self.ring_by(now, self.patience.write);
+                return Some(Overdue::Body);
+            }
+            let rest = self.patience.body.saturating_sub(waited);
+            is_over(now, rest.max(RATE_EVERY));
+        } else if !self.busy.load(Relaxed) {
+            let idle = self.idle_since.load(Relaxed);
+            let in_head = head != NEVER;
+            let since = if in_head { head.max(idle) } else { idle };
+            if is_over(since, self.idle_patience(in_head)) {
+                return Some(match in_head {
+                    true => Overdue::Head,
+                    false => Overdue::Request,
+                });
+            }
+        }
+        self.due.store(next, Relaxed);
+        None
+    }
+
+    fn idle_patience(&self, in_head: bool) -> Duration {
+        match in_head {
+            true => self.patience.head,
+            false => self.patience.idle,
+        }
+    }
+
+    /// Has the alarm go off not later than this.
+    fn ring_by(&self, since: u64, limit: Duration) {
+        self.due.fetch_min(after(since, limit), Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(NEVER - 1)
+    }
+}
+
+fn after(since: u64, limit: Duration) -> u64 {
+    let limit = u64::try_from(limit.as_nanos()).unwrap_or(NEVER);
+    since.saturating_add(limit).min(NEVER - 1)
+}
+
+/// An answer's body, which ends the turn when it is dropped.
+#[derive(Debug)]
+pub struct Answering<B> {
+    body: B,
+    turn: Arc<Turn>,
+}
+
+impl<B> Answering<B> {
+    pub fn new(body: B, turn: Arc<Turn>) -> Self {
+        Self { body, turn }
+    }
+}
+
+impl<B: Body + Unpin> Body for Answering<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Answering<B> {
+    fn drop(&mut self) {
+        self.turn.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        idle: Duration::from_secs(75),
+        head: Duration::from_secs(10),
+        body: Duration::from_secs(30),
+        write: Duration::from_secs(60),
+    };
+
+    async fn check(turn: &Turn, overdue: Overdue, seconds: u64) {
+        let start = Instant::now();
+        let found = turn.overdue(&mut turn.alarm()).await;
+        assert_eq!((found, start.elapsed().as_secs()), (overdue, seconds));
+    }
+
+    async fn pass(seconds: u64) {
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_may_be_awaited_long_and_its_head_not() {
+        check(&Turn::new(PATIENCE), Overdue::Request, 75).await;
+        let turn = Turn::new(PATIENCE);
+        pass(70).await;
+        turn.note_head(true);
+        check(&turn, Overdue::Head, 10).await;
+        let turn = Turn::new(PATIENCE);
+        turn.note_head(true);
+        turn.note_head(false);
+        turn.begin();
+        pass(100).await;
+        turn.note_head(true);
+        pass(100).await;
+        turn.end();
+        check(&turn, Overdue::Head, 10).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_overdue_while_a_request_is_answered() {
+        let turn = Turn::new(PATIENCE);
+        turn.begin();
+        let mut alarm = turn.alarm();
+        let waited = tokio::time::timeout(Duration::from_secs(10_000), turn.overdue(&mut alarm));
+        assert!(waited.await.is_err());
+        turn.end();
+        check(&turn, Overdue::Request, 75).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_may_neither_stop_nor_drip() {
+        let turn = Turn::new(PATIENCE);
+        turn.begin();
+        turn.note_body(true);
+        turn.await_body();
+        pass(20).await;
+        turn.body_came(1 << 20);
+        pass(1000).await; // nobody wants more of it
+        turn.await_body();
+        check(&turn, Overdue::Body, 30).await;
+        assert!(turn.is_body_late());
+
+        let turn = Turn::new(PATIENCE);
+        turn.begin();
+        turn.note_body(true);
+        let drip = async {
+            loop {
+                turn.await_body();
+                pass(5).await;
+                turn.body_came(1000);
+            }
+        };
+        tokio::select! {
+            () = drip => {}
+            () = check(&turn, Overdue::Body, 30) => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_may_be_slow_and_not_stop() {
+        let turn = Turn::new(PATIENCE);
+        turn.begin();
+        turn.note_full();
+        pass(59).await;
+        turn.note_write();
+        turn.note_full();
+        check(&turn, Overdue::Reading, 60).await;
+    }
+}
