@@ -1,5 +1,6 @@
 //! A request read far enough to route it, and able to be sent again if that is safe.
 
+use crate::budget::{Budget, Share};
 use crate::demand::{Demand, Intent};
 use crate::error::Error;
 use crate::feed::Feed;
@@ -9,6 +10,7 @@ use crate::pool::Backend;
 use crate::reading::{self, Encoding, Reading};
 use crate::route::{Action, Route};
 use crate::session;
+use crate::silence::Silence;
 use crate::upload::{Upload, UploadWatch};
 use crate::wire::{Kind, ModelKey};
 use bytes::{Bytes, BytesMut};
@@ -20,6 +22,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What is set aside for a body on the client's word alone, in bytes.
 const TRUSTED_BODY_BYTES: usize = 1 << 20;
@@ -37,12 +41,20 @@ pub struct Call {
     body: Body,
     /// Whether some of it may have reached a backend.
     given: bool,
+    /// When its answer is of no use any more.
+    deadline: Option<Instant>,
 }
+
+/// How long a backend may be silent that reports how it gets on: it reads whole files without a word.
+pub const PROGRESS_IDLE: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
 enum Body {
-    /// Read whole; can be sent any number of times.
-    Kept(Bytes),
+    /// Read whole; can be sent any number of times. The share is that of the original, not of its copies.
+    Kept(
+        Bytes,
+        #[expect(dead_code, reason = "held for its drop")] Option<Share>,
+    ),
     /// Passed on while it comes in, once.
     Upload {
         upload: Option<Upload>,
@@ -66,6 +78,19 @@ pub struct Sender<'a> {
     pub trusted: &'a [IpNet],
     /// What the request is called.
     pub request_id: &'a HeaderValue,
+    /// What this proxy is called among others.
+    pub via: &'a HeaderValue,
+}
+
+/// How much may be held of bodies.
+#[derive(Debug, Clone, Copy)]
+pub struct Room<'a> {
+    /// Bytes of one body.
+    pub one: usize,
+    /// Bytes of all bodies.
+    pub all: usize,
+    /// What is held of them.
+    pub held: &'a Budget,
 }
 
 impl Call {
@@ -75,12 +100,12 @@ impl Call {
     /// Dropping the future stops reading; the rest of the body is drained for a while.
     ///
     /// # Errors
-    /// When the body is too long, breaks off, or is not what the route needs.
+    /// When the body is too long, finds no room, breaks off, or is not what the route needs.
     pub async fn read(
         route: Route,
         request: Request<Incoming>,
         sender: Sender<'_>,
-        body_limit: usize,
+        room: Room<'_>,
     ) -> Result<(Self, Option<String>), Error> {
         let (mut parts, incoming) = request.into_parts();
         let upload = Upload::new(incoming);
@@ -90,13 +115,13 @@ impl Call {
             _ if method == Method::GET || method == Method::HEAD => {
                 reading.name =
                     (route.action == Action::Pick).then(|| last_segment(parts.uri.path()));
-                Body::Kept(Bytes::new())
+                Body::Kept(Bytes::new(), None)
             }
             Action::Pick | Action::Change | Action::Pull | Action::Create => {
                 let encoding = Encoding::of(route, &parts.headers)?;
-                let bytes = read_whole(upload, body_limit).await?;
+                let (bytes, share) = read_whole(upload, room).await?;
                 reading = reading::read(route, encoding, &parts, &bytes).await?;
-                Body::Kept(bytes)
+                Body::Kept(bytes, Some(share))
             }
             Action::Any
             | Action::Pin
@@ -115,6 +140,7 @@ impl Call {
             sender.peer,
             sender.trusted,
             sender.request_id,
+            sender.via,
         );
         let demand = Demand {
             session,
@@ -139,6 +165,7 @@ impl Call {
                 headers: parts.headers,
                 body,
                 given: false,
+                deadline: None,
             },
             name,
         ))
@@ -150,13 +177,13 @@ impl Call {
         let harmless = self.route.action == Action::Pick
             || self.method == Method::GET
             || self.method == Method::HEAD;
-        harmless && matches!(self.body, Body::Kept(_))
+        harmless && matches!(self.body, Body::Kept(..))
     }
 
     /// The body, where it was read whole.
     pub fn body(&self) -> &[u8] {
         match &self.body {
-            Body::Kept(bytes) => bytes,
+            Body::Kept(bytes, _) => bytes,
             Body::Upload { .. } | Body::Feed { .. } => &[],
         }
     }
@@ -164,7 +191,7 @@ impl Call {
     /// The same request once more, for another backend; without its body if that was not read whole.
     pub fn again(&self) -> Self {
         let body = match &self.body {
-            Body::Kept(bytes) => bytes.clone(),
+            Body::Kept(bytes, _) => bytes.clone(),
             Body::Upload { .. } | Body::Feed { .. } => Bytes::new(),
         };
         Self {
@@ -173,8 +200,9 @@ impl Call {
             method: self.method.clone(),
             target: self.target.clone(),
             headers: self.headers.clone(),
-            body: Body::Kept(body),
+            body: Body::Kept(body, None),
             given: false,
+            deadline: self.deadline,
         }
     }
 
@@ -194,7 +222,7 @@ impl Call {
     pub fn as_head(&self) -> Self {
         Self {
             method: Method::HEAD,
-            body: Body::Kept(Bytes::new()),
+            body: Body::Kept(Bytes::new(), None),
             ..self.again()
         }
     }
@@ -203,7 +231,7 @@ impl Call {
     pub fn take_upload(&mut self) -> Option<Upload> {
         match &mut self.body {
             Body::Upload { upload, .. } => upload.take(),
-            Body::Kept(_) | Body::Feed { .. } => None,
+            Body::Kept(..) | Body::Feed { .. } => None,
         }
     }
 
@@ -223,6 +251,20 @@ impl Call {
         }
     }
 
+    /// Gives it a time in which its answer must be there whole.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+    }
+
+    /// How long its answer may be silent once it has begun; `idle` unless something else is known of it.
+    pub fn silence(&self, idle: Duration) -> Silence {
+        match self.deadline {
+            Some(deadline) => Silence::until(deadline),
+            None if self.route.reports_progress() => Silence::between(PROGRESS_IDLE.max(idle)),
+            None => Silence::between(idle),
+        }
+    }
+
     /// Whether it is a HEAD request.
     pub fn is_head(&self) -> bool {
         self.method == Method::HEAD
@@ -231,7 +273,7 @@ impl Call {
     /// Whether the client's own body broke, so that no backend is to blame for what came of it.
     pub fn is_broken_by_client(&self) -> bool {
         match &self.body {
-            Body::Kept(_) => false,
+            Body::Kept(..) => false,
             Body::Upload { watch, .. } | Body::Feed { watch, .. } => watch.is_broken(),
         }
     }
@@ -245,7 +287,7 @@ impl Call {
     /// Tells, for as long as anybody asks, whether the client's body broke; `None` if it was read whole.
     pub fn upload_watch(&self) -> Option<UploadWatch> {
         match &self.body {
-            Body::Kept(_) => None,
+            Body::Kept(..) => None,
             Body::Upload { watch, .. } | Body::Feed { watch, .. } => Some(watch.clone()),
         }
     }
@@ -253,7 +295,7 @@ impl Call {
     /// Bytes of the body, as far as it was read here.
     pub fn body_bytes(&self) -> u64 {
         match &self.body {
-            Body::Kept(bytes) => bytes.len() as u64,
+            Body::Kept(bytes, _) => bytes.len() as u64,
             Body::Upload { .. } | Body::Feed { .. } => 0,
         }
     }
@@ -262,7 +304,7 @@ impl Call {
     pub fn request_for(&mut self, backend: &Backend) -> Option<Request<RequestBody>> {
         self.given = true;
         let body = match &mut self.body {
-            Body::Kept(bytes) => RequestBody::Kept(bytes.clone()),
+            Body::Kept(bytes, _) => RequestBody::Kept(bytes.clone()),
             Body::Upload { upload, .. } => RequestBody::Upload(upload.take()?),
             Body::Feed { feed, .. } => RequestBody::Feed(feed.take()?),
         };
@@ -289,8 +331,10 @@ fn last_segment(path: &str) -> String {
         .into_owned()
 }
 
-async fn read_whole(mut upload: Upload, limit: usize) -> Result<Bytes, Error> {
+async fn read_whole(mut upload: Upload, room: Room<'_>) -> Result<(Bytes, Share), Error> {
+    let limit = room.one;
     let too_large = || Error::BodyTooLarge { limit };
+    let mut share = room.held.share();
     let announced = usize::try_from(upload.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > limit {
         return Err(too_large());
@@ -301,6 +345,10 @@ async fn read_whole(mut upload: Upload, limit: usize) -> Result<Bytes, Error> {
         let Ok(data) = frame.map_err(|error| Error::of_body(&error))?.into_data() else {
             continue;
         };
+        // Only what has come counts: else a few clients that announce much could keep everybody out.
+        if !share.grow(data.len(), room.all) {
+            return Err(Error::BodiesFull);
+        }
         if first.is_empty() {
             // Most bodies come in one piece, which then needs no copy.
             first = data;
@@ -318,9 +366,10 @@ async fn read_whole(mut upload: Upload, limit: usize) -> Result<Bytes, Error> {
     if first.len() > limit {
         return Err(too_large());
     }
-    Ok(if whole.is_empty() {
+    let body = if whole.is_empty() {
         first
     } else {
         whole.freeze()
-    })
+    };
+    Ok((body, share))
 }

@@ -2,12 +2,13 @@
 
 use crate::admin::Admin;
 use crate::config::{ContentHash, Settings};
+use crate::descriptors;
 use crate::error::Error;
 use crate::header;
 use crate::probe;
 use crate::proxy::Proxy;
 use crate::reply::ReplyBody;
-use crate::server::{self, Handler, Patience, Phase, Policy, Refusal};
+use crate::server::{self, Handler, Patience, Phase, Places, Policy, Refusal};
 use crate::state::State;
 use crate::wire::Family;
 use arc_swap::ArcSwap;
@@ -86,8 +87,16 @@ impl Gateway {
                 write: settings.timeouts.client_write,
             },
             head_bytes: settings.limits.head,
-            connections: settings.limits.connections,
         };
+        let configured = settings.limits.connections;
+        let connections = descriptors::clients(configured, descriptors::allowed());
+        if connections < configured {
+            tracing::info!(
+                connections,
+                "fewer clients than limits.connections at one time: the system allows no more descriptors"
+            );
+        }
+        let places = Places::new(connections, listeners.len());
         let state = Arc::new(ArcSwap::from_pointee(State::first(
             settings,
             config_hash,
@@ -101,12 +110,13 @@ impl Gateway {
         let (asked, first_round) = watch::channel(false);
         for listener in listeners {
             let (proxy, watcher) = (proxy.clone(), watcher.clone());
+            let places = places.clone();
             let mut first_round = first_round.clone();
             servers.spawn(async move {
                 // Clients wait in the kernel's backlog until it is known who has which model, but not for a node that
                 // hangs.
                 let _ = timeout(FIRST_ROUND, first_round.wait_for(|done| *done)).await;
-                server::serve(listener, policy, proxy, watcher).await;
+                server::serve(listener, policy, places, proxy, watcher).await;
             });
         }
         let mut background = JoinSet::new();
@@ -115,10 +125,8 @@ impl Gateway {
         background.spawn(async move {
             server::serve(
                 admin_listener,
-                Policy {
-                    connections: ADMIN_CONNECTIONS,
-                    ..policy
-                },
+                policy,
+                Places::new(ADMIN_CONNECTIONS, 1),
                 admin,
                 admin_phase,
             )

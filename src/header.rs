@@ -25,7 +25,6 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const VIA: HeaderValue = HeaderValue::from_static("1.1 llamero");
 
 /// Headers that speak to the next hop only (RFC 9110 §7.6.1), besides those that `Connection` names.
 const HOP_BY_HOP: [HeaderName; 10] = [
@@ -102,6 +101,7 @@ pub fn for_backends(
     peer: IpAddr,
     trusted: &[IpNet],
     request_id: &HeaderValue,
+    via: &HeaderValue,
 ) {
     strip_hop_by_hop(headers);
     let host = headers.remove(header::HOST);
@@ -145,8 +145,21 @@ pub fn for_backends(
     if let Some(host) = host {
         headers.entry(FORWARDED_HOST).or_insert(host);
     }
-    headers.append(header::VIA, VIA);
+    headers.append(header::VIA, via.clone());
     headers.insert(REQUEST_ID, request_id.clone());
+}
+
+/// What this process is called in `Via`: not the same as another one, which may well stand in front of it.
+pub fn new_via() -> HeaderValue {
+    let name = format!("1.1 llamero-{:08x}", fastrand::u32(..));
+    HeaderValue::try_from(name).unwrap_or(HeaderValue::from_static("1.1 llamero"))
+}
+
+/// Whether a request came by a proxy of this name before.
+pub fn has_passed(headers: &HeaderMap, via: &HeaderValue) -> bool {
+    let values = headers.get_all(header::VIA).iter();
+    let mut names = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    names.any(|name| name.trim_ascii() == via.as_bytes())
 }
 
 /// Removes the headers with such names.
@@ -311,6 +324,7 @@ mod tests {
             "192.0.2.1".parse().unwrap(),
             &[],
             &HeaderValue::from_static("id"),
+            &HeaderValue::from_static("1.1 llamero"),
         );
         let wanted = headers(&[
             ("authorization", "Bearer ollama"),
@@ -335,6 +349,7 @@ mod tests {
             "10.0.0.1".parse().unwrap(),
             &["10.0.0.0/8".parse().unwrap()],
             &HeaderValue::from_static("id"),
+            &HeaderValue::from_static("1.1 llamero"),
         );
         assert_eq!(map[FORWARDED_FOR], "198.51.100.9, 10.0.0.1");
         assert_eq!(map[FORWARDED_PROTO], "https");
@@ -355,6 +370,18 @@ mod tests {
             head,
             headers(&[("content-length", "17"), ("content-type", "text/plain")])
         );
+    }
+
+    #[test]
+    fn a_proxy_knows_its_own_name_and_no_other() {
+        let via = new_via();
+        assert!(!has_passed(
+            &headers(&[("via", "1.1 llamero, 1.0 x")]),
+            &via
+        ));
+        let mut map = headers(&[("via", "1.0 x")]);
+        map.append(header::VIA, via.clone());
+        assert!(has_passed(&map, &via));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! | what | modules |
 //! | --- | --- |
 //! | the wire: API families, names, errors, what is read of a body | [`wire`], `head`, `header`, `route`, [`demand`] |
-//! | measures and judgements, pure | `ewma`, [`health`] |
+//! | measures, limits and judgements, pure | `alarm`, `budget`, `descriptors`, `ewma`, `silence`, [`health`] |
 //! | addresses and connections; a client's body as it comes in, and as it goes to several | `origin`, `tcp`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
 //! | choosing one of several, pure | [`balance`] |
@@ -52,11 +52,13 @@ mod admin;
 mod alarm;
 pub mod balance;
 pub mod bench;
+mod budget;
 mod call;
 pub mod cli;
 pub mod config;
 mod cors;
 pub mod demand;
+mod descriptors;
 mod early;
 mod edge;
 mod error;
@@ -84,6 +86,7 @@ mod reply;
 mod route;
 mod server;
 mod session;
+mod silence;
 mod state;
 mod survey;
 mod tcp;

@@ -1,7 +1,8 @@
 //! A request's straight way: route, read, choose, send, pass the answer on.
 
 use crate::access::{Access, Ended};
-use crate::call::{Call, Sender};
+use crate::budget::Budget;
+use crate::call::{Call, Room, Sender};
 use crate::demand::Intent;
 use crate::early::{self, Early};
 use crate::edge::Edge;
@@ -28,7 +29,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How much of a refusal is read to see whether another backend may do better, in bytes.
 const REFUSAL_BYTES: usize = 64 << 10;
@@ -49,6 +50,10 @@ const LOAD_FAILURES: [&[u8]; 6] = [
 pub struct Proxy {
     state: Arc<ArcSwap<State>>,
     active: Arc<AtomicUsize>,
+    /// What is held of bodies that are read whole.
+    bodies: Budget,
+    /// What this proxy is called among others.
+    via: HeaderValue,
 }
 
 /// An answer on its way to the client.
@@ -60,6 +65,8 @@ impl Proxy {
         Self {
             state,
             active: Arc::default(),
+            bodies: Budget::default(),
+            via: header::new_via(),
         }
     }
 
@@ -89,7 +96,7 @@ impl Proxy {
                 drop(Upload::new(request.into_body()));
                 outcome
             }
-            None => match read(&state, request, peer, &mut access).await {
+            None => match self.read(&state, request, peer, &mut access).await {
                 Ok(mut call) => match early::patience(&state, &call) {
                     Some(patience) => {
                         return self.answer_by(patience, &state, call, access, &edge).await;
@@ -100,6 +107,47 @@ impl Proxy {
             },
         };
         finish(outcome, access, family, &edge)
+    }
+
+    /// Reads as much of a request as it takes to know where it goes.
+    async fn read(
+        &self,
+        state: &State,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        access: &mut Access,
+    ) -> Result<Call, Error> {
+        let route =
+            Route::of(request.method(), request.uri().path()).map_err(
+                |no_route| match no_route {
+                    NoRoute::Method(allow) => Error::Method { allow },
+                    NoRoute::OddPath => Error::OddPath,
+                },
+            )?;
+        access.route = route.label;
+        let settings = &state.settings;
+        let request_id = access.id.clone();
+        let sender = Sender {
+            peer,
+            client: access.client,
+            trusted: &settings.trusted_proxies,
+            request_id: &request_id,
+            via: &self.via,
+        };
+        if header::has_passed(request.headers(), &self.via) {
+            return Err(Error::Loop);
+        }
+        let room = Room {
+            one: settings.limits.body,
+            all: settings.limits.bodies,
+            held: &self.bodies,
+        };
+        let (call, model) = Call::read(route, request, sender, room).await?;
+        access.bytes_in = call.body_bytes();
+        if let Some(name) = model {
+            access.set_model(&name);
+        }
+        Ok(call)
     }
 
     /// Answers a stream with its head alone if the backend's takes longer than the client shall wait.
@@ -157,37 +205,27 @@ fn finish(
     answer.map(|source| ReplyBody::new(source, Some(access)))
 }
 
-/// Reads as much of a request as it takes to know where it goes.
-async fn read(
+/// Does with a call what its route says, for a bounded time if that takes a backend no thought.
+async fn forward(
+    shared: &Arc<ArcSwap<State>>,
     state: &State,
-    request: Request<Incoming>,
-    peer: IpAddr,
+    call: &mut Call,
     access: &mut Access,
-) -> Result<Call, Error> {
-    let route =
-        Route::of(request.method(), request.uri().path()).map_err(|no_route| match no_route {
-            NoRoute::Method(allow) => Error::Method { allow },
-            NoRoute::OddPath => Error::OddPath,
-        })?;
-    access.route = route.label;
-    let settings = &state.settings;
-    let request_id = access.id.clone();
-    let sender = Sender {
-        peer,
-        client: access.client,
-        trusted: &settings.trusted_proxies,
-        request_id: &request_id,
-    };
-    let (call, model) = Call::read(route, request, sender, settings.limits.body).await?;
-    access.bytes_in = call.body_bytes();
-    if let Some(name) = model {
-        access.set_model(&name);
+) -> Result<Answer, Error> {
+    let is_question = call.route.action == Action::Blob && call.is_head();
+    if !call.route.is_control() && !is_question {
+        return act(shared, state, call, access).await;
     }
-    Ok(call)
+    let limit = state.settings.timeouts.control;
+    let deadline = Instant::now() + limit;
+    call.set_deadline(deadline);
+    timeout_at(deadline, act(shared, state, call, access))
+        .await
+        .unwrap_or(Err(Error::ControlLate(limit)))
 }
 
 /// Does with a call what its route says.
-async fn forward(
+async fn act(
     shared: &Arc<ArcSwap<State>>,
     state: &State,
     call: &mut Call,
@@ -304,6 +342,7 @@ async fn judge(
                 lease,
                 meter,
                 call.upload_watch(),
+                call.silence(state.settings.timeouts.stream_idle),
             ))),
         )
     };

@@ -5,6 +5,7 @@ use crate::early::{Early, Step};
 use crate::fleet::Merged;
 use crate::link::Link;
 use crate::pool::Lease;
+use crate::silence::Silence;
 use crate::upload::UploadWatch;
 use crate::upstream::describe;
 use crate::wire::Meter;
@@ -64,6 +65,7 @@ pub struct Relay {
     meter: Meter,
     /// Of a request body that may still be coming in.
     upload: Option<UploadWatch>,
+    silence: Silence,
     phase: Phase,
 }
 
@@ -87,6 +89,7 @@ impl Relay {
         lease: Lease,
         meter: Meter,
         upload: Option<UploadWatch>,
+        silence: Silence,
     ) -> Self {
         Self {
             head,
@@ -95,6 +98,7 @@ impl Relay {
             lease,
             meter,
             upload,
+            silence,
             phase: Phase::Flowing,
         }
     }
@@ -111,8 +115,13 @@ impl Relay {
             self.meter.watch(&head);
             return Poll::Ready(Some(Ok(Frame::data(head))));
         }
-        match ready!(self.poll_body(cx)) {
+        let Poll::Ready(frame) = self.poll_body(cx) else {
+            ready!(self.silence.poll(cx));
+            return self.fell_silent(cx);
+        };
+        match frame {
             Some(Ok(frame)) => {
+                self.silence.hear();
                 if let Some(chunk) = frame.data_ref() {
                     self.meter.watch(chunk);
                 }
@@ -154,6 +163,14 @@ impl Relay {
         let reason = format!("broke off in the middle of an answer: {}", describe(error));
         let answer = self.tell(&reason, cx);
         self.lease.failed(reason, Instant::now());
+        answer
+    }
+
+    fn fell_silent(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        self.link = None;
+        let reason = "fell silent in the middle of an answer";
+        let answer = self.tell(reason, cx);
+        self.lease.failed(reason.to_owned(), Instant::now());
         answer
     }
 

@@ -197,6 +197,27 @@ impl Route {
         self.action == Action::Pick && !matches!(self.label, "/api/show" | "/v1/models/:")
     }
 
+    /// Whether it asks for nothing that takes a backend thought, unlike text, files, or whatever unknown routes do.
+    pub fn is_control(&self) -> bool {
+        match self.action {
+            Action::Pick => !self.loads_models(),
+            Action::Pin => !self.reports_progress(),
+            Action::Change => true,
+            Action::Hello
+            | Action::Version
+            | Action::List(_)
+            | Action::Any
+            | Action::Pull
+            | Action::Create
+            | Action::Blob => false,
+        }
+    }
+
+    /// Whether its answer tells how a long piece of work gets on, which may be silent for as long as a large file is read.
+    pub fn reports_progress(&self) -> bool {
+        matches!(self.label, "/api/pull" | "/api/push" | "/api/create")
+    }
+
     /// The path that was meant by one with a slash too many, where it is one of the table's and takes the method.
     pub fn without_slash<'p>(method: &Method, path: &'p str) -> Option<&'p str> {
         let meant = path.strip_suffix('/')?;

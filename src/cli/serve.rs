@@ -3,7 +3,7 @@
 use super::{BAD_CONFIG, CUT_STREAMS, wants_color};
 use crate::config::{Environment, Overrides, Source};
 use crate::gateway::{Gateway, ListenError};
-use crate::{log, reload, upstream};
+use crate::{descriptors, log, reload, upstream};
 use anyhow::Context as _;
 use std::io;
 use std::process::ExitCode;
@@ -37,6 +37,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let _lines = log::init(settings.log);
+    descriptors::raise();
     let hang_up = signal(SignalKind::hangup()).context("cannot take signals")?;
     let mut stop = Stop::new().context("cannot take signals")?;
 

@@ -3,7 +3,7 @@
 use super::Current;
 use super::outcome::{self, Outcome};
 use super::progress::{Report, Station};
-use crate::call::Call;
+use crate::call::{Call, PROGRESS_IDLE};
 use crate::link::Link;
 use crate::pool::Lease;
 use crate::upstream::describe;
@@ -14,10 +14,13 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// The longest line that is read, in bytes: what Ollama's own client reads at most.
 const LINE_BYTES: usize = 8_000_000;
+
+/// What is said of a member that says nothing any more.
+const SILENT: &str = "fell silent";
 
 /// What a member has to say.
 #[derive(Debug)]
@@ -43,7 +46,11 @@ pub(super) async fn follow(
     current: Current,
     news: Sender<(usize, News)>,
 ) {
-    let last = match outcome::exchange(&mut call, &lease, connect).await {
+    let exchange = outcome::exchange(&mut call, &lease, connect);
+    let begun = timeout(PROGRESS_IDLE, exchange)
+        .await
+        .unwrap_or_else(|_| Err(SILENT.to_owned()));
+    let last = match begun {
         Err(reason) => News::Lost(reason),
         Ok((response, link)) if !response.status().is_success() => {
             News::Refused(outcome::read(&call, response, link, lease).await)
@@ -92,7 +99,11 @@ impl Told<'_> {
                 link.drive(cx);
                 Pin::new(&mut body).poll_frame(cx)
             });
-            match frame.await {
+            let Ok(frame) = timeout(PROGRESS_IDLE, frame).await else {
+                lease.failed(SILENT.to_owned(), Instant::now());
+                return Err(News::Lost(SILENT.to_owned()));
+            };
+            match frame {
                 Some(Ok(frame)) => {
                     buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
                 }

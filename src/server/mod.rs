@@ -41,8 +41,26 @@ pub struct Policy {
     pub patience: Patience,
     /// The largest head of a request, in bytes, and the most that is buffered for a reader that has stopped.
     pub head_bytes: usize,
-    /// Connections at one time; further ones wait in the kernel's backlog.
-    pub connections: usize,
+}
+
+/// Room for connections at one time, which several listeners may share; further ones wait in the kernel's backlog.
+#[derive(Debug, Clone)]
+pub struct Places {
+    free: Arc<Semaphore>,
+    all: u32,
+}
+
+impl Places {
+    /// Room for so many connections of so many listeners.
+    pub fn new(connections: usize, listeners: usize) -> Self {
+        // A listener has a place in hand before it accepts, and must not keep it from the others.
+        let all = connections.saturating_add(listeners.saturating_sub(1));
+        let all = all.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
+        Self {
+            free: Arc::new(Semaphore::new(all)),
+            all: u32::try_from(all).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 /// How far the process is on its way out.
@@ -97,18 +115,20 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     policy: Policy,
+    places: Places,
     handler: H,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let places = Arc::new(Semaphore::new(policy.connections));
+    let mut is_exhausted = false;
     loop {
         let accepted = tokio::select! {
             biased;
             _ = after(&mut phase, Phase::Serving) => break,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = accept(&listener, &places.free) => accepted,
         };
         match accepted {
             Ok((stream, peer, place)) => {
+                is_exhausted = false;
                 let connection =
                     serve_connection(stream, peer.ip(), policy, handler.clone(), phase.clone());
                 tokio::spawn(async move {
@@ -116,16 +136,30 @@ pub async fn serve<H: Handler>(
                     drop(place);
                 });
             }
+            // This client has left again; the next one has not.
+            Err(error) if is_of_one_client(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "cannot accept connections");
+                if !std::mem::replace(&mut is_exhausted, true) {
+                    tracing::warn!(%error, "cannot accept connections, and tries again and again");
+                }
                 tokio::time::sleep(ACCEPT_REST).await;
             }
         }
     }
     drop(listener);
-    let all = u32::try_from(policy.connections).unwrap_or(u32::MAX);
     // The semaphore is never closed, so this waits for every connection to give its place back.
-    let _ = places.acquire_many(all).await;
+    let _ = places.free.acquire_many(places.all).await;
+}
+
+/// Whether accepting failed for a connection that ended before it was accepted.
+fn is_of_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
 }
 
 async fn accept(

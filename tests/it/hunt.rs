@@ -148,19 +148,18 @@ async fn a_file_that_is_gone_is_told_once_and_not_once_a_second() {
     proxy.line_with("configuration reloaded").await;
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_proxy_out_of_descriptors_blames_no_backend() {
     const DESCRIPTORS: usize = 64;
     let backend = Backend::saying(&["m"], "{}").await;
     let url = backend.url();
-    let (proxy, address) = Process::serve_within(DESCRIPTORS, &["--backend", &url]).await;
-    // As many clients as descriptors, each of which needs a second one for its backend.
+    let (mut proxy, address) = Process::serve(&["--backend", &url]).await;
+    // It counted on more when it began.
+    proxy.allow_descriptors(DESCRIPTORS);
     let mut clients = Vec::new();
-    for _ in 0..DESCRIPTORS {
-        clients.push(Client::connect(address).await);
-    }
     let refused = loop {
-        let mut client = clients.remove(0);
+        let mut client = Client::connect(address).await;
         client.post("/api/chat", r#"{"model":"m"}"#).await;
         let answer = client.answer().await;
         if answer.status != 200 {
@@ -173,10 +172,34 @@ async fn a_proxy_out_of_descriptors_blames_no_backend() {
         refused.body.contains("the proxy cannot make more"),
         "{refused:?}"
     );
+    // One more than can be accepted: it waits until there is room, and that is told once.
+    let mut waiting = Client::connect(address).await;
+    waiting.get("/").await;
+    proxy.line_with("cannot accept connections").await;
     drop(clients);
+    assert_eq!(waiting.answer().await.status, 200);
     soon("it recovers", async {
         while post(address, "/api/chat", r#"{"model":"m"}"#).await.status != 200 {}
     })
     .await;
     assert_eq!(proxy.lines_with("backend is out"), 0);
+    assert_eq!(proxy.lines_with("cannot accept connections"), 1);
+}
+
+#[tokio::test]
+async fn a_proxy_takes_no_more_clients_than_it_has_descriptors_for() {
+    // A quarter of them are for clients, where the usual reserve is not to be had.
+    const DESCRIPTORS: usize = 64;
+    let backend = Backend::saying(&["m"], "{}").await;
+    let url = backend.url();
+    let (proxy, address) = Process::serve_within(DESCRIPTORS, &["--backend", &url]).await;
+    let mut clients = Vec::new();
+    for _ in 0..2 * DESCRIPTORS {
+        clients.push(Client::connect(address).await);
+    }
+    for mut client in clients {
+        client.post("/api/chat", r#"{"model":"m"}"#).await;
+        assert_eq!(client.answer().await.status, 200);
+    }
+    assert_eq!(proxy.lines_with("cannot accept connections"), 0);
 }

@@ -65,7 +65,7 @@ impl Process {
         Self::listening(command(&[&SERVE, arguments].concat())).await
     }
 
-    /// The same with so many descriptors.
+    /// The same with so many descriptors from the start.
     pub async fn serve_within(descriptors: usize, arguments: &[&str]) -> (Self, SocketAddr) {
         let mut shell = Command::new("/bin/sh");
         shell
@@ -140,6 +140,17 @@ impl Process {
                 .unwrap()
                 .success()
         );
+    }
+
+    /// Allows it only so many descriptors from now on.
+    #[cfg(target_os = "linux")]
+    pub fn allow_descriptors(&self, descriptors: usize) {
+        let id = self.child.id().expect("it runs").to_string();
+        let limit = format!("--nofile={descriptors}");
+        let done = std::process::Command::new("prlimit")
+            .args(["--pid", &id, &limit])
+            .status();
+        assert!(done.unwrap().success());
     }
 
     /// The most memory that it has had so far, in bytes.
