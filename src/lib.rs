@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | the wire: API families, names, errors, what is read of a body | [`wire`], `head`, `header`, `route`, [`demand`] |
 //! | measures, limits and judgements, pure | `alarm`, `budget`, `descriptors`, `ewma`, `silence`, [`health`] |
-//! | addresses and connections; a client's body as it comes in, and as it goes to several | `origin`, `tcp`, `link`, `upload`, `feed` |
+//! | addresses and connections; a client's body as it comes in, and as it goes to several | `origin`, `tcp`, `backend_socket`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
 //! | choosing one of several, pure | [`balance`] |
 //! | all that one configuration decides | [`config`], `state` |
@@ -50,6 +50,7 @@
 mod access;
 mod admin;
 mod alarm;
+mod backend_socket;
 pub mod balance;
 pub mod bench;
 mod budget;

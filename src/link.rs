@@ -3,6 +3,7 @@
 //! A link is not a task. Whoever uses it polls it, so that a chunk wakes the task that writes it to the client and nobody
 //! else, and dropping a link closes its socket at once: that is how a generation is cancelled.
 
+use crate::backend_socket::{BackendSocket, Look};
 use crate::feed::Feed;
 use crate::origin::Origin;
 use crate::tcp;
@@ -114,7 +115,7 @@ impl ConnectError {
     }
 }
 
-type Driver = Pin<Box<Connection<TokioIo<TcpStream>, RequestBody>>>;
+type Driver = Pin<Box<Connection<TokioIo<BackendSocket>, RequestBody>>>;
 
 /// One connection.
 #[derive(Debug)]
@@ -122,6 +123,7 @@ pub struct Link {
     sender: SendRequest<RequestBody>,
     /// `None` once the connection has ended.
     driver: Option<Driver>,
+    look: Look,
     idle_since: Instant,
 }
 
@@ -136,13 +138,15 @@ impl Link {
             .await
             .map_err(|_| ConnectError::Timeout(limit))??;
         tcp::prepare(&stream)?;
+        let (socket, look) = BackendSocket::new(stream);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BUFFER_BYTES)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(socket))
             .await?;
         Ok(Self {
             sender,
             driver: Some(Box::pin(connection)),
+            look,
             idle_since: Instant::now(),
         })
     }
@@ -173,6 +177,14 @@ impl Link {
         drive(&mut self.driver, cx);
     }
 
+    /// The same, as far as the kernel knows at this moment.
+    fn is_reusable_now(&mut self) -> bool {
+        self.look.set(true);
+        let is_reusable = self.is_reusable();
+        self.look.set(false);
+        is_reusable
+    }
+
     /// Whether the connection is open, has nothing under way and can take a request.
     fn is_reusable(&mut self) -> bool {
         self.drive(&mut Context::from_waker(Waker::noop()));
@@ -199,7 +211,8 @@ impl Links {
     pub fn take(&self, now: Instant) -> Option<Link> {
         loop {
             let mut link = self.lock().pop()?;
-            if now.saturating_duration_since(link.idle_since) < IDLE_FOR && link.is_reusable() {
+            let is_fresh = now.saturating_duration_since(link.idle_since) < IDLE_FOR;
+            if is_fresh && link.is_reusable_now() {
                 return Some(link);
             }
         }
@@ -232,5 +245,59 @@ impl Links {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Link>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// A link that has had an exchange, and the other end of it.
+    async fn used() -> (Link, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let origin = Origin::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let mut link = Link::connect(&origin, Duration::from_secs(5))
+            .await
+            .unwrap();
+        let (mut other, _) = listener.accept().unwrap();
+        other.set_nodelay(true).unwrap();
+        other
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            .unwrap();
+        // Written before it is asked, so that one thread can do both.
+        let request = Request::get("/").header("host", "a");
+        let request = request.body(RequestBody::Kept(Bytes::new())).unwrap();
+        let _ = link.send(request).await;
+        (link, other)
+    }
+
+    #[tokio::test]
+    async fn a_link_on_which_something_came_this_moment_is_not_used_again() {
+        for extra in [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), b""] {
+            let links = Links::default();
+            let (link, mut other) = used().await;
+            links.put(link, Instant::now());
+            let mut request = [0; 256];
+            let _ = other.read(&mut request).unwrap();
+            // The runtime has no chance to notice.
+            if extra.is_empty() {
+                drop(other);
+            } else {
+                other.write_all(extra).unwrap();
+            }
+            assert!(links.take(Instant::now()).is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_on_which_nothing_came_is_used_again() {
+        let links = Links::default();
+        let (link, mut other) = used().await;
+        links.put(link, Instant::now());
+        let mut request = [0; 256];
+        let _ = other.read(&mut request).unwrap();
+        assert!(links.take(Instant::now()).is_some());
     }
 }

@@ -22,6 +22,7 @@ mod lists; // what the fleet says of itself
 mod malformed; // requests that are no HTTP, or that others read differently: every one that is known
 mod models; // what changes several nodes at once: pull, create, delete, copy, unload
 mod patience; // clients and backends that stop, and what is shared out among all
+mod poison; // connections that one client makes dirty, and another one uses
 mod refusals; // requests that no backend should see
 mod streaming; // bytes that pass unchanged and at once
 mod support; // scripted backends, a gateway on free ports, a client that sees every byte
