@@ -3,7 +3,8 @@
 use crate::support::backend::{Backend, Call};
 use crate::support::client::{Answer, Client};
 use crate::support::gateway::{Proxy, config};
-use crate::support::soon;
+use crate::support::process::Process;
+use crate::support::{eventually, soon};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -321,4 +322,49 @@ async fn a_request_that_comes_back_is_stopped_at_its_first_return() {
     let answer = proxy.post("/api/of-tomorrow", "{}").await;
     assert_eq!(answer.status, 508);
     wire.abort();
+}
+
+/// Bytes in this process for each client that has stopped reading, the kernel's buffers aside.
+#[cfg(target_os = "linux")]
+const STOPPED_BYTES: usize = 128 << 10;
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_reader_that_stops_holds_little_memory() {
+    const READERS: usize = 32;
+    let stuck = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&stuck);
+    let backend = Backend::start(&["m"], move |mut call: Call| {
+        let count = Arc::clone(&count);
+        async move {
+            call.begin("application/x-ndjson").await;
+            let chunk = format!("{:x}\r\n{}\n\r\n", 1000, "x".repeat(999));
+            // Nothing has been taken for so long: everything between here and the reader is full.
+            let full = Duration::from_millis(500);
+            while let Ok(Ok(())) =
+                tokio::time::timeout(full, call.stream.write_all(chunk.as_bytes())).await
+            {
+            }
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            call.gone().await;
+        }
+    })
+    .await;
+    let (proxy, address) = Process::serve(&["--backend", &backend.url()]).await;
+    let mut readers = Vec::new();
+    let mut client = Client::connect(address).await;
+    client.get("/").await;
+    client.answer().await;
+    let before = proxy.resident_bytes();
+    for _ in 0..READERS {
+        let mut client = Client::connect(address).await;
+        client.post("/api/chat", CHAT).await;
+        readers.push(client);
+    }
+    eventually("all are stuck", || {
+        stuck.load(std::sync::atomic::Ordering::SeqCst) == READERS
+    })
+    .await;
+    let each = proxy.peak_bytes().saturating_sub(before) / READERS;
+    assert!(each <= STOPPED_BYTES, "{each} bytes for each reader");
 }

@@ -156,9 +156,20 @@ impl Process {
     /// The most memory that it has had so far, in bytes.
     #[cfg(target_os = "linux")]
     pub fn peak_bytes(&self) -> usize {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory that it has now, in bytes.
+    #[cfg(target_os = "linux")]
+    pub fn resident_bytes(&self) -> usize {
+        self.memory("VmRSS:")
+    }
+
+    #[cfg(target_os = "linux")]
+    fn memory(&self, kind: &str) -> usize {
         let id = self.child.id().expect("it runs");
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let line = status.lines().find(|line| line.starts_with(kind));
         let kibibytes = line
             .and_then(|line| line.split_whitespace().nth(1))
             .unwrap();
