@@ -255,21 +255,19 @@ impl Chunks {
     /// What follows a byte that is not data; `None` if it must not be there.
     fn after(self, byte: u8) -> Option<Self> {
         Some(match (self, byte) {
-            (Self::Size(Some(size)), b'\r') => Self::SizeEnd(size),
+            (Self::Size(Some(size)) | Self::Extension(size), b'\r') => Self::SizeEnd(size),
             (Self::Size(Some(size)), b';' | b' ' | b'\t') => Self::Extension(size),
             (Self::Size(size), digit) => {
                 let digit = char::from(digit).to_digit(16)?;
                 let scaled = size.unwrap_or(0).checked_mul(16)?;
                 Self::Size(Some(scaled + u64::from(digit)))
             }
-            (Self::Extension(size), b'\r') => Self::SizeEnd(size),
-            (Self::SizeEnd(0), b'\n') => Self::TrailerStart,
+            (Self::SizeEnd(0) | Self::TrailerEnd, b'\n') => Self::TrailerStart,
             (Self::SizeEnd(size), b'\n') => Self::Data(size),
             (Self::DataCr, b'\r') => Self::DataEnd,
             (Self::DataEnd, b'\n') => Self::Size(None),
             (Self::TrailerStart, b'\r') => Self::End,
             (Self::Trailer, b'\r') => Self::TrailerEnd,
-            (Self::TrailerEnd, b'\n') => Self::TrailerStart,
             (Self::Extension(_) | Self::TrailerStart | Self::Trailer, b'\n')
             | (
                 Self::SizeEnd(_)

@@ -264,9 +264,10 @@ impl Turn {
             let in_head = head != NEVER;
             let since = if in_head { head.max(idle) } else { idle };
             if is_over(since, self.idle_patience(in_head)) {
-                return Some(match in_head {
-                    true => Overdue::Head,
-                    false => Overdue::Request,
+                return Some(if in_head {
+                    Overdue::Head
+                } else {
+                    Overdue::Request
                 });
             }
         }
@@ -275,9 +276,10 @@ impl Turn {
     }
 
     fn idle_patience(&self, in_head: bool) -> Duration {
-        match in_head {
-            true => self.patience.head,
-            false => self.patience.idle,
+        if in_head {
+            self.patience.head
+        } else {
+            self.patience.idle
         }
     }
 

@@ -152,21 +152,22 @@ async fn nobody_is_hurried_while_a_backend_thinks() {
 
 #[tokio::test]
 async fn a_reader_that_stops_is_cut_off_and_its_backend_freed() {
-    let (told, mut freed) = tokio::sync::mpsc::unbounded_channel();
+    let freed = Arc::new(Notify::new());
+    let told = Arc::clone(&freed);
     let backend = Backend::start(&["m"], move |mut call: Call| {
-        let told = told.clone();
+        let told = Arc::clone(&told);
         async move {
             call.begin("application/x-ndjson").await;
             let chunk = format!("{:x}\r\n{}\n\r\n", 60_001, "x".repeat(60_000));
             while call.stream.write_all(chunk.as_bytes()).await.is_ok() {}
-            let _ = told.send(());
+            told.notify_one();
         }
     })
     .await;
     let proxy = proxy("timeouts.client_write = \"300ms\"", &[&backend]);
     let mut client = Client::connect(proxy.address()).await;
     client.post("/api/chat", CHAT).await;
-    soon("the backend is freed", freed.recv()).await;
+    soon("the backend is freed", freed.notified()).await;
     let (_, reset) = client.read_all().await;
     assert!(reset, "what it did not read is thrown away");
     assert_eq!(proxy.backend("a").await["failures"], 0);
