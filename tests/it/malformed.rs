@@ -602,3 +602,94 @@ async fn every_malformed_request_is_answered_as_it_must_be() {
     let state = proxy.backend("a").await;
     assert_eq!(state["failures"], 0, "no backend is to blame: {state}");
 }
+
+/// A recording backend and a proxy in front of it.
+async fn recorded() -> (Recorder, Proxy) {
+    let recorder = Recorder::start().await;
+    let proxy = Proxy::start(&config("round_robin", &[recorder.url()]));
+    (recorder, proxy)
+}
+
+#[tokio::test]
+async fn a_body_is_asked_for_when_it_is_wanted_and_not_before() {
+    let (recorder, proxy) = recorded().await;
+    let expecting = "expect: 100-continue\r\ncontent-length: 13\r\n";
+    let mut client = Client::connect(proxy.address()).await;
+    client.send(post(expecting, "")).await;
+    let asked = client.read_to("\r\n\r\n").await;
+    assert!(asked.starts_with("HTTP/1.1 100 "), "{asked}");
+    assert!(recorder.take().is_empty(), "the body is awaited here");
+    client.send(CHAT).await;
+    assert_eq!(client.answer().await.status, 200);
+    let seen = recorder.take();
+    assert_eq!(wrong(&seen, &["!expect", "content-length: 13\r\n"]), None);
+    // Nobody wants a body that is not for this path.
+    let mut client = Client::connect(proxy.address()).await;
+    let elsewhere = post(expecting, "").replace("/api/chat", "/api/tags");
+    client.send(elsewhere).await;
+    assert_eq!(client.answer().await.status, 405);
+}
+
+#[tokio::test]
+async fn a_head_request_has_no_body_on_either_side() {
+    let (recorder, proxy) = recorded().await;
+    let mut client = Client::connect(proxy.address()).await;
+    let head = format!("HEAD /x HTTP/1.1\r\nhost: lb\r\ncontent-length: 13\r\n\r\n{CHAT}");
+    client.send(head).await;
+    let answer = client.read_to("\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    client.send(post("content-length: 13\r\n", CHAT)).await;
+    let next = client.answer().await;
+    assert_eq!((next.status, next.body.as_str()), (200, "{}"));
+    let seen = recorder.take();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(
+        wrong(&seen[..1], &["HEAD /x ", "!content-length", "!model"]),
+        None
+    );
+}
+
+#[tokio::test]
+async fn empty_lines_between_requests_are_nothing() {
+    let (_recorder, proxy) = recorded().await;
+    let mut client = Client::connect(proxy.address()).await;
+    for _ in 0..3 {
+        let request = post("content-length: 13\r\n", CHAT);
+        client.send(format!("{request}\r\n")).await;
+        assert_eq!(client.answer().await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn what_operators_ask_is_not_answered_to_clients() {
+    let (recorder, proxy) = recorded().await;
+    for path in ["/api/v1/status", "/readyz", "/livez", "/metrics"] {
+        for target in [path.to_owned(), format!("http://lb{path}")] {
+            let mut client = Client::connect(proxy.address()).await;
+            client.send(line(&format!("GET {target} HTTP/1.1"))).await;
+            // As every unknown path it is a backend's to answer.
+            assert_eq!(client.answer().await.body, "{}", "{target}");
+        }
+        let mut client = Client::connect(proxy.address()).await;
+        client.send(line(&format!("GET /{path} HTTP/1.1"))).await;
+        assert_eq!(client.answer().await.status, 404);
+    }
+    assert_eq!(recorder.take().len(), 8);
+}
+
+#[tokio::test]
+async fn a_refused_client_that_writes_before_it_reads_gets_its_answer() {
+    let (recorder, proxy) = recorded().await;
+    let (headers, length) = ("x: 1\r\n".repeat(200), 2 << 20);
+    for head in [
+        headers,
+        "content-length: 1\r\ncontent-length: 2\r\n".to_owned(),
+    ] {
+        let mut client = Client::connect(proxy.address()).await;
+        client.send(post(&head, &"x".repeat(length))).await;
+        let answer = client.answer().await;
+        assert!(matches!(answer.status, 400 | 431), "{answer:?}");
+        assert!(answer.json()["error"].is_string());
+    }
+    assert!(recorder.take().is_empty());
+}
