@@ -53,6 +53,7 @@ pub mod balance;
 pub mod bench;
 mod call;
 pub mod cli;
+mod clock;
 pub mod config;
 mod cors;
 pub mod demand;
