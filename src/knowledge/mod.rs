@@ -21,5 +21,5 @@ pub use medians::Medians;
 pub use memory::{Seen, Sighting};
 pub use model::{Model, REFERENCE_BYTES};
 pub use models::Models;
-pub use node::{Node, Report};
+pub use node::{Node, Report, SHARING};
 pub use outlook::{Fit, Outlook, Peer, Work};

@@ -2,11 +2,9 @@
 //!
 //! Pure: the same function scores what the proxy has learnt and, in simulations, what is true.
 
-use crate::knowledge::{Outlook, Work};
+use crate::knowledge::{Outlook, SHARING, Work};
 use smallvec::{SmallVec, smallvec};
 
-/// How much two models at work on one node slow each other: with one other, each takes this much longer.
-const SHARING: f64 = 0.7;
 /// How much of a prompt's time the answers that are being written in the same runner lose to it.
 const PREFILL_STALL: f64 = 0.9;
 /// What a request takes from each other model at work on the node, as a share of its own time.
