@@ -86,15 +86,17 @@ impl Strategy for Adaptive {
 
 impl Adaptive {
     fn choose<'a>(&self, looked: &'a [Looked]) -> Option<&'a Looked> {
-        let idlest = looked
-            .iter()
-            .min_by(|a, b| a.load.total_cmp(&b.load).then(a.score.total_cmp(&b.score)))?;
+        let order =
+            |a: &&Looked, b: &&Looked| a.load.total_cmp(&b.load).then(a.score.total_cmp(&b.score));
+        let idlest = looked.iter().min_by(order)?;
         let best = looked
             .iter()
             .map(|it| it.score)
             .fold(f64::INFINITY, f64::min);
         if best > CLEARLY * idlest.score {
-            return Some(idlest);
+            let mut equals = looked.iter().filter(|it| order(it, &idlest).is_eq());
+            let count = equals.clone().count();
+            return equals.nth(self.0.below(count));
         }
         let mut good: SmallVec<[&Looked; 16]> = looked
             .iter()

@@ -27,13 +27,13 @@ use tokio::time::Instant;
 
 /// Every strategy, in the order users see.
 pub const ALL: &[Entry] = &[
-    adaptive::ENTRY,
     round_robin::ENTRY,
     least_connections::ENTRY,
     ip_hash::ENTRY,
     response_time::ENTRY,
     random::ENTRY,
     two_choices::ENTRY,
+    adaptive::ENTRY,
 ];
 
 /// One strategy of the table.

@@ -88,6 +88,7 @@ const PROMISES: &[Promise] = &[
     promise("response_time", 150, true),
     promise("random", 150, false),
     promise("two_choices", 150, true),
+    promise("adaptive", 150, true),
 ];
 
 const fn promise(name: &'static str, unevenness: usize, prefers_idle: bool) -> Promise {
