@@ -26,7 +26,7 @@ const EQUAL_SECONDS: f64 = 0.02;
 /// Among those, one that has so many more tokens of the prompt computed already is taken.
 const MORE_CACHED: f64 = 64.0;
 /// Candidates that are looked at; of more, those with the least to do.
-const LOOKED_AT: usize = 64;
+const LOOKED_AT: usize = 32;
 
 #[derive(Debug)]
 struct Adaptive(Dice);
