@@ -101,14 +101,13 @@ impl Adaptive {
             .iter()
             .map(|it| it.score)
             .fold(f64::INFINITY, f64::min);
+        // A request that could save itself work somewhere is not the one to try others with.
         let is_stale = |it: &&Looked| {
             it.fit == Fit::Hot && it.idle > TRY_AFTER && it.score < TRY_FACTOR * best
         };
-        if let Some(stale) = looked
-            .iter()
-            .filter(is_stale)
-            .max_by(|a, b| a.idle.total_cmp(&b.idle))
-        {
+        let saves = looked.iter().any(|it| it.cached > MORE_CACHED);
+        let stale = looked.iter().filter(is_stale).filter(|_| !saves);
+        if let Some(stale) = stale.max_by(|a, b| a.idle.total_cmp(&b.idle)) {
             return Some(stale);
         }
         if best > CLEARLY * idlest.score {
