@@ -5,6 +5,7 @@ use http::StatusCode;
 use llamero::balance::{ALL, Candidates};
 use llamero::demand::Demand;
 use llamero::health::Policy;
+use llamero::knowledge::Job;
 use llamero::pool::{Lease, Origin, Pool, Spec};
 use llamero::wire::ModelKey;
 use std::hint::black_box;
@@ -21,6 +22,7 @@ fn pool(size: usize, now: Instant) -> (Pool, Vec<Lease>) {
         origin: Origin::parse("127.0.0.1").expect("an address"),
         weight: (at % 3 + 1) as f64,
         drain: false,
+        slots: None,
     };
     let specs: Vec<_> = (0..size).map(spec).collect();
     let pool = Pool::build(&specs, Policy::default(), None, now);
@@ -55,16 +57,17 @@ fn choose(criterion: &mut Criterion) {
             let strategy = (entry.build)(1);
             let mut group = criterion.benchmark_group(entry.name);
             let eligible = pool.eligible(model, &[], now);
+            let job = Job::new(&demand, None, now);
             group.bench_function(BenchmarkId::new("pick", size), |bencher| {
                 bencher.iter(|| {
-                    let candidates = Candidates::new(black_box(&eligible), &demand, now);
+                    let candidates = Candidates::new(black_box(&eligible), &job, now);
                     candidates.map(|candidates| strategy.pick(&candidates))
                 });
             });
             group.bench_function(BenchmarkId::new("choice", size), |bencher| {
                 bencher.iter(|| {
                     let eligible = pool.eligible(black_box(model), &[], now);
-                    let candidates = Candidates::new(&eligible, &demand, now);
+                    let candidates = Candidates::new(&eligible, &job, now);
                     candidates.map(|candidates| strategy.pick(&candidates))
                 });
             });

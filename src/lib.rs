@@ -67,6 +67,7 @@ mod fleet;
 mod gateway;
 mod header;
 pub mod health;
+pub mod knowledge;
 mod link;
 mod lists;
 mod load_guard;
