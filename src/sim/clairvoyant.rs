@@ -6,28 +6,21 @@ use super::fleet::Setup;
 use super::model::{CONTEXT, Model};
 use super::node::Node;
 use super::request::Request;
-use super::runner::{Rest, Runner};
+use super::runner::Runner;
 use super::trouble::Kind;
+use crate::balance::score;
+use crate::knowledge::{Fit, Outlook, Peer, Work};
+use smallvec::SmallVec;
 use std::time::Duration;
 
 /// What it is called in results.
 pub const NAME: &str = "clairvoyant";
 
-/// With one other model at work on a node, each takes this much longer.
-const SHARING: f64 = 0.7;
-/// What answers in the same runner lose while a prompt is read, as a share of that time.
-const STALL: f64 = 0.9;
-/// What other models at work lose, as a share of the request's own time.
-const OTHERS_LOSS: f64 = 0.4;
-/// What those lose who come later, for each one that waits already.
-const QUEUE_LOSS: f64 = 0.15;
 /// What a model that must go costs, in loads of it at the rate at which it is wanted.
 const EVICTION: f64 = 10.0;
 /// Seconds within which a request for an evicted model counts, and how many of them do at most.
 const EVICTION_WINDOW: f64 = 30.0;
 const EVICTION_REQUESTS: f64 = 6.0;
-/// Seconds that stand for a node in trouble.
-const TROUBLE: f64 = 1e6;
 
 /// How often each model is asked for, in requests per second over the whole run.
 pub fn popularity(setup: &Setup) -> Vec<f64> {
@@ -75,7 +68,7 @@ pub fn choose(
             popularity,
             now,
         };
-        (at, view.cost())
+        (at, score(&view.work(), &view.outlook(), 0.0).total())
     });
     costs
         .min_by(|(_, a), (_, b)| a.total_cmp(b))
@@ -94,19 +87,25 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// Seconds until the request would be done, and those that others would lose by it.
-    fn cost(&self) -> f64 {
+    fn work(&self) -> Work {
+        Work {
+            prompt: f64::from(self.request.prompt.tokens()),
+            output: f64::from(self.request.output),
+        }
+    }
+
+    fn outlook(&self) -> Outlook {
         let context = self.request.context.unwrap_or(CONTEXT);
         let gpu = &self.node.spec().gpu;
         let is_own =
             |runner: &&Runner| runner.model == self.request.model && runner.context == context;
         let runner = self.node.runners().iter().find(is_own);
-        let mut peers: Vec<Rest> = runner.into_iter().flat_map(Runner::rests).collect();
+        let mut peers: SmallVec<[Peer; 8]> = runner.into_iter().flat_map(Runner::rests).collect();
         let waiting = self
             .node
             .waiting()
             .filter(|job| job.model == self.request.model && job.context == context);
-        peers.extend(waiting.map(|job| Rest {
+        peers.extend(waiting.map(|job| Peer {
             prefill: f64::from(job.prompt.tokens()),
             output: f64::from(job.output),
             is_decoding: false,
@@ -116,54 +115,38 @@ impl View<'_> {
             .runners()
             .iter()
             .filter(|runner| !is_own(runner) && runner.is_active());
-        let others_prefill: f64 = others
-            .clone()
-            .map(|runner| {
-                let effort = self.models.get(runner.model).map_or(1.0, Model::effort);
-                runner.rests().map(|rest| rest.prefill).sum::<f64>() * effort / gpu.prefill
-            })
-            .sum();
-        let others = others.count() as f64;
-
+        let seconds = |runner: &Runner| {
+            let effort = self.models.get(runner.model).map_or(1.0, Model::effort);
+            runner.rests().map(|rest| rest.prefill).sum::<f64>() * effort / gpu.prefill
+        };
         let slowdown = match self.node.trouble() {
             Some(Kind::Slow(times)) => times,
             Some(Kind::Failing | Kind::Frozen | Kind::Gone) | None => 1.0,
         };
-        let slots = self.model.slots(self.node.spec().slots);
-        let count = peers.len();
-        let together = (count + 1).min(slots) as f64;
-        let share = (1.0 + SHARING * others) * self.model.effort() * slowdown;
-        let prefill_rate = gpu.prefill / share;
-        let decode_rate = gpu.decode / share / (1.0 + gpu.slope * (together - 1.0));
-        let cached = runner.map_or(0, |runner| runner.cached(&self.request.prompt));
-        let prefill = f64::from(self.request.prompt.tokens().saturating_sub(cached)) / prefill_rate;
-        let decode = f64::from(self.request.output) / decode_rate;
-        let own = prefill + decode;
-
-        let slowing = gpu.slope / (1.0 + gpu.slope * together);
-        let decoding = peers.iter().filter(|peer| peer.is_decoding);
-        let lost =
-            decoding.map(|peer| STALL * prefill + decode.min(peer.output / decode_rate) * slowing);
-        let contention = lost.sum::<f64>() + OTHERS_LOSS * own * others;
-        let queue = QUEUE_LOSS * own * (count + 1).saturating_sub(slots) as f64;
-
-        let busy =
-            peers.iter().map(|peer| peer.prefill).sum::<f64>() / prefill_rate + others_prefill;
-        let wait = if count < slots {
-            busy
-        } else {
-            line(&peers, slots, prefill_rate, decode_rate).max(busy)
+        let effort = self.model.effort() * slowdown;
+        let (load, eviction) = match runner {
+            Some(_) => (0.0, 0.0),
+            None => self.load(context),
         };
-        let (load, eviction) = if runner.is_some() {
-            (0.0, 0.0)
-        } else {
-            self.load(context)
-        };
-        let trouble = match self.node.trouble() {
-            Some(Kind::Failing | Kind::Frozen | Kind::Gone) => TROUBLE,
-            Some(Kind::Slow(_)) | None => 0.0,
-        };
-        load.max(wait) + own + contention + queue + eviction + trouble
+        Outlook {
+            prefill: gpu.prefill / effort,
+            decode: gpu.decode / effort,
+            slope: gpu.slope,
+            slots: self.model.slots(self.node.spec().slots),
+            peers,
+            others: others.clone().count(),
+            others_prefill: others.map(seconds).sum(),
+            cached: f64::from(runner.map_or(0, |runner| runner.cached(&self.request.prompt))),
+            load,
+            fit: if runner.is_some() {
+                Fit::Hot
+            } else {
+                Fit::Cold
+            },
+            eviction,
+            is_stuck: is_hopeless(self.node.trouble()),
+            ..Outlook::default()
+        }
     }
 
     /// Seconds until the model would be in memory, and what that costs those who want the models that must go.
@@ -231,13 +214,10 @@ impl View<'_> {
     }
 }
 
-/// Seconds until a slot is free, those in the runner served in order.
-fn line(peers: &[Rest], slots: usize, prefill_rate: f64, decode_rate: f64) -> f64 {
-    let mut free_at = vec![0.0; slots];
-    for peer in peers {
-        if let Some(first) = free_at.iter_mut().min_by(|a, b| f64::total_cmp(a, b)) {
-            *first += peer.prefill / prefill_rate + peer.output / decode_rate;
-        }
+/// Whether nothing that the node is given now would be answered.
+fn is_hopeless(trouble: Option<Kind>) -> bool {
+    match trouble {
+        Some(Kind::Failing | Kind::Frozen | Kind::Gone) => true,
+        Some(Kind::Slow(_)) | None => false,
     }
-    free_at.into_iter().fold(f64::INFINITY, f64::min)
 }

@@ -237,7 +237,7 @@ impl<'a> Fleet<'a> {
                     self.with_node(at, |node, signs| node.advance(now, signs));
                     if let (Some(proxy), Some(node)) = (self.proxies.get(proxy), self.nodes.get(at))
                     {
-                        proxy.ask_loaded(at, node);
+                        proxy.ask_loaded(at, node, now);
                     }
                 }
                 self.events.push(now + ASK_LOADED, Event::AskLoaded(proxy));
@@ -285,7 +285,7 @@ impl<'a> Fleet<'a> {
             any = true;
             let flight = self.flights.get_mut(id);
             if let Some(passage) = flight.and_then(|flight| flight.passage.as_mut()) {
-                passage.progress(tokens);
+                passage.progress(tokens, now);
             }
         }
         if any {
@@ -345,7 +345,7 @@ impl<'a> Fleet<'a> {
     fn listen(&mut self) {
         let now = self.now;
         while let Some(sign) = self.signs.pop_front() {
-            let (Sign::FirstToken(at) | Sign::Done(at, _) | Sign::Failed(at, _)) = sign;
+            let (Sign::FirstToken(at) | Sign::Done { id: at, .. } | Sign::Failed(at, _)) = sign;
             let Some(flight) = self.flights.get_mut(at) else {
                 continue;
             };
@@ -362,17 +362,19 @@ impl<'a> Fleet<'a> {
                         self.events.push(now + LOOK, Event::Look(node));
                     }
                 }
-                Sign::Done(_, counters) => {
+                Sign::Done {
+                    counters, cached, ..
+                } => {
                     passage.done(&counters, now);
-                    flight.cached_tokens = counters.cached_tokens;
+                    flight.cached_tokens = cached;
                     self.end(at, None);
                 }
                 Sign::Failed(_, fault) => {
                     passage.failed(fault, now);
                     let may_retry = flight.first_token.is_none()
                         && flight.tried.len() < usize::from(self.setup.attempts);
-                    if may_retry {
-                        flight.passage = None;
+                    if may_retry && let Some(passage) = flight.passage.take() {
+                        passage.end(now);
                     }
                     if !may_retry || !self.dispatch(at) {
                         self.end(at, Some(failure(fault)));
@@ -391,7 +393,10 @@ impl<'a> Fleet<'a> {
         else {
             return;
         };
-        flight.tokens = flight.passage.take().map_or(0, |passage| passage.tokens);
+        flight.tokens = flight
+            .passage
+            .take()
+            .map_or(0, |passage| passage.end(self.now));
         flight.demand = None;
         flight.ended = Some(self.now);
         flight.failure = failure;

@@ -1,6 +1,7 @@
 //! A request as one node sees it, and what the node lets others see of it.
 
 use super::prompt::Prompt;
+use crate::wire::Counters;
 use std::time::Duration;
 
 /// A request that was given to a node.
@@ -20,32 +21,20 @@ pub struct Job {
     pub came: Duration,
 }
 
-/// What a node says at the end of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counters {
-    /// Tokens of the prompt, those included that were not computed.
-    pub prompt_tokens: u32,
-    /// Of these the ones that were not computed, which no real node says.
-    pub cached_tokens: u32,
-    /// How long the others took.
-    pub prompt_duration: Duration,
-    /// Tokens of the answer.
-    pub output_tokens: u32,
-    /// How long it took to write them.
-    pub output_duration: Duration,
-    /// How long the model took to come into memory, with the wait for that.
-    pub load_duration: Duration,
-    /// Everything together, with the wait for a slot.
-    pub total_duration: Duration,
-}
-
 /// Something that the proxy notices of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
     /// The first token of its answer came.
     FirstToken(usize),
     /// All of its answer came.
-    Done(usize, Counters),
+    Done {
+        /// The job.
+        id: usize,
+        /// What the node says at the end.
+        counters: Counters,
+        /// Tokens of the prompt that were not computed, which no node says.
+        cached: u32,
+    },
     /// It was not, or not fully, answered.
     Failed(usize, Fault),
 }

@@ -1,12 +1,12 @@
 //! One Ollama node: runners that share a machine, and a scheduler that loads one model after the other.
 
+use super::clock::date;
 use super::gpu::Gpu;
 use super::job::{Fault, Job, Sign};
 use super::model::Model;
 use super::runner::Runner;
 use super::trouble::{FAIL_AFTER, Kind, Trouble};
 use crate::pool::{Loaded, LoadedModel};
-use jiff::{SignedDuration, Timestamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -359,27 +359,26 @@ impl Node {
 
     /// What its `/api/ps` says.
     pub fn ps(&self) -> Loaded {
-        let bytes = |gb: f64| serde_json::Value::from((gb * 1e9).round());
         let kept = self
             .runners
             .iter()
             .filter(|runner| runner.is_busy() || runner.used + KEEP_ALIVE > self.now);
         let models = kept.filter_map(|runner| {
             let model = self.models.get(runner.model)?;
-            let expires = SignedDuration::try_from(runner.used + KEEP_ALIVE).ok()?;
-            let size = bytes(runner.memory_gb);
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "positive, and some gigabytes"
+            )]
+            let size = (runner.memory_gb * 1e9) as u64;
             Some(LoadedModel {
                 key: model.key.clone(),
                 name: model.name.clone(),
                 digest: model.digest(),
-                expires_at: Timestamp::from_duration(expires).unwrap_or_default(),
+                expires_at: date(runner.used + KEEP_ALIVE),
+                size,
                 context_length: Some(u64::from(runner.context)),
-                entry: [
-                    ("size".to_owned(), size.clone()),
-                    ("size_vram".to_owned(), size),
-                ]
-                .into_iter()
-                .collect(),
+                entry: serde_json::Map::new(),
             })
         });
         Loaded {

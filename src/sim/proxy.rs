@@ -3,16 +3,16 @@
 //! This is the one place where the simulation meets the code that serves requests. What a real request tells its lease,
 //! a [`Passage`] tells it here.
 
-use super::clock::instant;
-use super::job::{Counters, Fault};
+use super::clock::{date, instant};
+use super::job::Fault;
 use super::model::Model;
 use super::node::Node;
 use super::request::Request;
-use crate::balance::{Candidates, Entry, Strategy};
+use crate::balance::{Entry, Strategy};
 use crate::demand::Demand;
 use crate::health::{Policy, Signal};
 use crate::pool::{Inventory, Lease, Origin, OriginError, Pool, Spec};
-use crate::wire::RunnerOptions;
+use crate::wire::{Counters, RunnerOptions};
 use http::StatusCode;
 use smallvec::SmallVec;
 use std::net::Ipv4Addr;
@@ -37,6 +37,7 @@ impl Proxy {
                 name: name.as_str().into(),
                 origin: Origin::parse(name)?,
                 weight: 1.0,
+                slots: None,
                 drain: false,
             })
         };
@@ -54,27 +55,26 @@ impl Proxy {
         tried: &[usize],
         now: Duration,
     ) -> Option<(usize, Lease)> {
-        let now = instant(now);
         let backends = self.pool.backends();
         let tried: SmallVec<[u64; 4]> = tried
             .iter()
             .filter_map(|at| Some(backends.get(*at)?.id()))
             .collect();
-        let eligible = self.pool.eligible(demand.model.as_ref(), &tried, now);
-        let candidates = Candidates::new(&eligible, demand, now)?;
-        let chosen = candidates.get(self.strategy.pick(&candidates))?;
-        let at = backends
-            .iter()
-            .position(|backend| backend.id() == chosen.id())?;
-        Some((at, chosen.lease(now)))
+        let lease = self
+            .pool
+            .choose(&*self.strategy, demand, &tried, instant(now))?;
+        let chosen = lease.backend().id();
+        let at = backends.iter().position(|backend| backend.id() == chosen)?;
+        Some((at, lease))
     }
 
     /// Asks a node what it has in memory.
-    pub fn ask_loaded(&self, at: usize, node: &Node) {
+    pub fn ask_loaded(&self, at: usize, node: &Node, now: Duration) {
         if let Some(backend) = self.pool.backends().get(at)
             && !node.is_gone()
         {
-            backend.set_loaded(node.ps());
+            let (today, now) = (date(now), instant(now));
+            backend.see(node.ps(), now, now, today);
         }
     }
 
@@ -110,19 +110,19 @@ pub fn demand(request: &Request, models: &[Model]) -> Demand {
             ..RunnerOptions::default()
         },
         session: request.session,
+        is_streamed: true,
         prompt_bytes: request.prompt.bytes(),
         prefixes: request.prompt.prefixes().collect(),
         ..Demand::new(model.map(|model| model.key.clone()), client.into())
     }
 }
 
-/// An attempt on its way through the proxy. Dropping it releases its lease, if it needed one.
+/// An attempt on its way through the proxy, with its lease, if it needed one.
 #[derive(Debug)]
 pub struct Passage {
     /// The node that it was given to.
     pub node: usize,
-    /// Tokens that were passed on so far.
-    pub tokens: u32,
+    tokens: u32,
     lease: Option<Lease>,
     is_answered: bool,
 }
@@ -140,19 +140,39 @@ impl Passage {
 
     /// The head of the answer came, and with it the first token.
     pub fn first_token(&mut self, now: Duration) {
-        self.tokens = 1;
         self.answered(StatusCode::OK, now);
+        if let Some(lease) = &self.lease {
+            lease.first_byte(instant(now));
+        }
+        self.progress(1, now);
     }
 
-    /// This many tokens came so far. Called every half second, as if chunks had been counted.
-    pub fn progress(&mut self, tokens: u32) {
-        self.tokens = tokens;
+    /// This many tokens came so far.
+    pub fn progress(&mut self, tokens: u32, now: Duration) {
+        let more = tokens.saturating_sub(self.tokens);
+        self.tokens += more;
+        if let Some(lease) = &self.lease
+            && more > 0
+        {
+            lease.progressed(more, instant(now));
+        }
     }
 
     /// The answer is complete, and these numbers were in its last chunk.
     pub fn done(&mut self, counters: &Counters, now: Duration) {
-        self.tokens = counters.output_tokens;
         self.answered(StatusCode::OK, now);
+        self.progress(counters.output_tokens.unwrap_or_default(), now);
+        if let Some(lease) = &mut self.lease {
+            lease.finished(counters, instant(now));
+        }
+    }
+
+    /// It is over, whatever came of it. Returns how many tokens were passed on.
+    pub fn end(mut self, now: Duration) -> u32 {
+        if let Some(lease) = &mut self.lease {
+            lease.left(instant(now));
+        }
+        self.tokens
     }
 
     /// It failed.

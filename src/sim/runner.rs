@@ -2,8 +2,10 @@
 
 use super::cache::{Attic, Kept, choose_slot};
 use super::gpu::Gpu;
-use super::job::{Counters, Job, Sign};
+use super::job::{Job, Sign};
 use super::model::Model;
+use crate::knowledge::Peer;
+use crate::wire::Counters;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -60,17 +62,6 @@ struct Work {
     output_left: f64,
     /// Tokens per second, of the prompt while some of it is left, else of the answer.
     rate: f64,
-}
-
-/// What a job still has to do.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rest {
-    /// Tokens of the prompt.
-    pub prefill: f64,
-    /// Tokens of the answer.
-    pub output: f64,
-    /// Whether its answer is being written.
-    pub is_decoding: bool,
 }
 
 impl Runner {
@@ -218,7 +209,11 @@ impl Runner {
                 && work.output_left <= ROUNDING
             {
                 changed = true;
-                signs.push(Sign::Done(work.job.id, work.counters(first, now)));
+                signs.push(Sign::Done {
+                    id: work.job.id,
+                    counters: work.counters(first, now),
+                    cached: work.cached,
+                });
                 if work.job.output > 0 {
                     slot.kept.hold(work.job.prompt.with_answer());
                 }
@@ -274,14 +269,14 @@ impl Runner {
     }
 
     /// What everything here still has to do, first those that run.
-    pub fn rests(&self) -> impl Iterator<Item = Rest> {
+    pub fn rests(&self) -> impl Iterator<Item = Peer> {
         let running = self.slots.iter().filter_map(|slot| slot.work.as_ref());
-        let running = running.map(|work| Rest {
+        let running = running.map(|work| Peer {
             prefill: work.prefill_left,
             output: work.output_left,
             is_decoding: work.first_token.is_some(),
         });
-        let waiting = self.line.iter().map(|waiting| Rest {
+        let waiting = self.line.iter().map(|waiting| Peer {
             prefill: f64::from(waiting.job.prompt.tokens()),
             output: f64::from(waiting.job.output),
             is_decoding: false,
@@ -312,13 +307,12 @@ impl Runner {
 impl Work {
     fn counters(&self, first: Duration, now: Duration) -> Counters {
         Counters {
-            prompt_tokens: self.job.prompt.tokens(),
-            cached_tokens: self.cached,
-            prompt_duration: first.saturating_sub(self.began),
-            output_tokens: self.job.output,
-            output_duration: now.saturating_sub(first),
-            load_duration: self.load,
-            total_duration: now.saturating_sub(self.job.came),
+            prompt_tokens: Some(self.job.prompt.tokens()),
+            prompt_time: Some(first.saturating_sub(self.began)),
+            output_tokens: Some(self.job.output),
+            output_time: Some(now.saturating_sub(first)),
+            load_time: Some(self.load),
+            total_time: Some(now.saturating_sub(self.job.came)),
         }
     }
 }
