@@ -28,7 +28,8 @@ impl Prompt {
         Self { links, len }
     }
 
-    fn links(&self) -> &[Link] {
+    /// Its messages.
+    pub fn links(&self) -> &[Link] {
         self.links.get(..self.len).unwrap_or(&self.links)
     }
 
