@@ -365,12 +365,7 @@ impl Node {
             .filter(|runner| runner.is_busy() || runner.used + KEEP_ALIVE > self.now);
         let models = kept.filter_map(|runner| {
             let model = self.models.get(runner.model)?;
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "positive, and some gigabytes"
-            )]
-            let size = (runner.memory_gb * 1e9) as u64;
+            let size = bytes(runner.memory_gb);
             Some(LoadedModel {
                 key: model.key.clone(),
                 name: model.name.clone(),
@@ -394,10 +389,19 @@ impl Node {
                 "name": model.name,
                 "model": model.name,
                 "modified_at": "2026-01-01T00:00:00Z",
-                "size": (model.size_gb * 1e9).round(),
+                "size": bytes(model.size_gb),
                 "digest": model.digest(),
             })
         });
         serde_json::json!({ "models": entries.collect::<Vec<_>>() }).to_string()
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "positive, and some gigabytes"
+)]
+fn bytes(gigabytes: f64) -> u64 {
+    (gigabytes * 1e9) as u64
 }
