@@ -24,11 +24,11 @@ pub(super) const WARM_UP: Duration = Duration::from_secs(60);
 const REFERENCE: (&str, f64) = ("llama3.1:8b", super::gpu::REFERENCE_GB);
 const SIX_MODELS: [(&str, f64); 6] = [
     REFERENCE,
+    ("qwen2.5-coder:3b", 3.0),
     ("mistral-nemo:12b", 7.1),
     ("qwen2.5:14b", 9.0),
-    ("qwen2.5-coder:3b", 3.0),
-    ("qwen2.5:32b", 19.5),
     ("gpt-oss:20b", 13.0),
+    ("qwen2.5:32b", 19.5),
 ];
 const SIX_SHARES: [f64; 6] = [0.40, 0.22, 0.16, 0.12, 0.06, 0.04];
 
