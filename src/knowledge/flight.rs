@@ -3,7 +3,6 @@
 use super::{Job, Model};
 use crate::clock;
 use crate::wire::Prefix;
-use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use tokio::time::Instant;
@@ -37,10 +36,11 @@ impl Progress {
 #[derive(Debug)]
 pub struct Flight {
     pub(super) id: u64,
+    pub(super) model_id: u64,
     pub(super) model: Arc<Model>,
     pub(super) progress: Arc<Progress>,
     pub(super) prompt_bytes: u64,
-    pub(super) prefixes: SmallVec<[Prefix; 8]>,
+    pub(super) prefixes: Box<[Prefix]>,
     pub(super) limit: Option<u32>,
     pub(super) is_embedding: bool,
     /// Whether its answer comes token by token.
@@ -71,10 +71,11 @@ impl Flight {
         let demand = job.demand;
         Self {
             id,
+            model_id: model.id(),
             model,
             progress: Arc::default(),
             prompt_bytes: demand.prompt_bytes,
-            prefixes: demand.prefixes.clone(),
+            prefixes: demand.prefixes.as_slice().into(),
             limit: demand.output_limit,
             is_embedding: demand.is_embedding,
             is_streamed: demand.is_streamed,

@@ -30,6 +30,8 @@ pub struct Seen {
 /// A model in memory, or on its way there. Ollama has one runner per model.
 #[derive(Debug)]
 pub(super) struct Resident {
+    /// Of the model.
+    pub(super) id: u64,
     pub(super) model: Arc<Model>,
     /// What it was loaded with; `None` if it was loaded before anybody looked.
     pub(super) shape: Option<RunnerOptions>,
@@ -68,6 +70,7 @@ impl Resident {
     pub(super) fn new(model: Arc<Model>, slots: usize, now: f64) -> Self {
         model.add_copy();
         Self {
+            id: model.id(),
             model,
             shape: None,
             context: None,
@@ -152,13 +155,13 @@ impl Memory {
     pub(super) fn place(&self, model: u64) -> Option<usize> {
         self.residents
             .iter()
-            .position(|resident| resident.model.id() == model)
+            .position(|resident| resident.id == model)
     }
 
     pub(super) fn get_mut(&mut self, model: u64) -> Option<&mut Resident> {
         self.residents
             .iter_mut()
-            .find(|resident| resident.model.id() == model)
+            .find(|resident| resident.id == model)
     }
 
     /// Who would have to go for a model that is not there.
@@ -220,7 +223,7 @@ impl Memory {
             .any(|resident| resident.loading.is_some());
         self.residents.retain(|resident| {
             let is_new = resident.loading.is_some() || resident.known_at >= sighting.asked;
-            is_new || seen(resident.model.id()).is_some()
+            is_new || seen(resident.id).is_some()
         });
         for it in &sighting.models {
             match self.get_mut(it.model.id()) {

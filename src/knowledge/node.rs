@@ -201,7 +201,7 @@ impl Node {
                 .memory
                 .residents
                 .iter()
-                .map(|resident| (resident.model.id(), resident.loading.is_some()))
+                .map(|resident| (resident.id, resident.loading.is_some()))
                 .collect(),
             is_stuck: inner.is_stuck(&speed, now),
             speed,
@@ -245,7 +245,7 @@ impl Inner {
         let mut peers = SmallVec::new();
         let mut others_prefill = 0.0;
         for flight in &self.flights {
-            if flight.model.id() == id {
+            if flight.model_id == id {
                 peers.push(Peer {
                     prefill: flight.prefill_left(prefill, now),
                     output: flight.output_left(prefill, decode, now),
@@ -256,8 +256,7 @@ impl Inner {
                 others_prefill += flight.prefill_left(rate, now) / rate;
             }
         }
-        let is_at_work =
-            |it: &&Resident| it.users > 0 && it.loading.is_none() && it.model.id() != id;
+        let is_at_work = |it: &&Resident| it.users > 0 && it.loading.is_none() && it.id != id;
         let others = self.memory.residents.iter().filter(is_at_work).count();
         let resident = place.and_then(|at| self.memory.residents.get(at));
         let fit = match resident {
@@ -300,6 +299,11 @@ impl Inner {
             } else {
                 self.flights.len()
             },
+            idle: if self.flights.is_empty() {
+                now - self.sign_at
+            } else {
+                0.0
+            },
             is_stuck: self.is_stuck(&speed, now),
         }
     }
@@ -313,19 +317,22 @@ impl Inner {
         speed: &Estimate,
         now: f64,
     ) -> (f64, f64) {
-        let base = self.load_time(model, speed);
         let resident = place.and_then(|at| self.memory.residents.get(at));
-        let others: f64 = self
-            .memory
-            .residents
-            .iter()
-            .filter(|it| it.model.id() != model.id())
-            .filter_map(|it| Some(it.loading?.left(now)))
-            .sum();
         let wanted = |it: &Resident| {
             let wanted = (WANTED_SPAN * it.model.rate(now)).min(WANTED_MOST);
             EVICTION * self.load_time(&it.model, speed) * wanted / it.model.copies().max(1) as f64
         };
+        if fit == Fit::Hot && resident.is_some_and(|resident| resident.risk == 0.0) {
+            return (0.0, 0.0); // most of the time, and what follows is no small matter
+        }
+        let others: f64 = self
+            .memory
+            .residents
+            .iter()
+            .filter(|it| it.id != model.id())
+            .filter_map(|it| Some(it.loading?.left(now)))
+            .sum();
+        let base = self.load_time(model, speed);
         match (fit, resident) {
             (Fit::Hot, Some(resident)) => (resident.risk * (base + others), 0.0),
             (Fit::Loading, Some(resident)) => (
@@ -373,7 +380,7 @@ impl Inner {
         for flight in self
             .flights
             .iter()
-            .filter(|flight| flight.model.id() == resident.model.id())
+            .filter(|flight| flight.model_id == resident.id)
         {
             let left = flight.prefill_left(prefill, now) / prefill
                 + flight.output_left(prefill, decode, now) / decode;
@@ -457,7 +464,7 @@ impl Inner {
         let ahead: f64 = self
             .flights
             .iter()
-            .filter(|other| other.model.id() == model.id() && other.first_byte.is_none())
+            .filter(|other| other.model_id == model.id() && other.first_byte.is_none())
             .map(|other| other.prompt + other.output * speed.prefill / speed.decode)
             .sum();
         flight.expected_first = takes + (flight.prompt - cached + ahead) * work / speed.prefill;
@@ -504,7 +511,7 @@ impl Inner {
         }
         flight.first_byte = Some(now);
         flight.started.get_or_insert(now);
-        let (model, is_embedding) = (flight.model.id(), flight.is_embedding);
+        let (model, is_embedding) = (flight.model_id, flight.is_embedding);
         if let Some(resident) = self.memory.get_mut(model) {
             resident.loading = None;
             resident.known_at = now;
@@ -521,7 +528,7 @@ impl Inner {
         for other in self
             .flights
             .iter_mut()
-            .filter(|other| other.model.id() == model && other.was_cold)
+            .filter(|other| other.model_id == model && other.was_cold)
         {
             other.started.get_or_insert(now);
         }
@@ -597,7 +604,7 @@ impl Inner {
             1.0
         };
         let time = time / (1.0 + SHARING * (active - 1.0).max(0.0));
-        let others = match self.memory.get_mut(flight.model.id()) {
+        let others = match self.memory.get_mut(flight.model_id) {
             Some(resident) if span > 0.0 => (resident.area - flight.area) / span - 1.0,
             _ => 0.0,
         };
@@ -628,7 +635,7 @@ impl Inner {
             return;
         };
         let slots = self.slots;
-        let Some(at) = self.memory.place(flight.model.id()) else {
+        let Some(at) = self.memory.place(flight.model_id) else {
             return;
         };
         let Some(resident) = self.memory.residents.get_mut(at) else {
@@ -656,14 +663,14 @@ impl Inner {
         let at = self.flights.iter().position(|flight| flight.id == id)?;
         let flight = self.flights.remove(at);
         self.sign_at = now;
-        let model = flight.model.id();
+        let model = flight.model_id;
         if let Some(resident) = self.memory.get_mut(model) {
             resident.users = resident.users.saturating_sub(1);
             if flight.first_byte.is_some() && !flight.is_embedding {
                 resident.advance(now);
                 resident.decoding = resident.decoding.saturating_sub(1);
             }
-            let waits = |other: &&mut Flight| other.model.id() == model && other.started.is_none();
+            let waits = |other: &&mut Flight| other.model_id == model && other.started.is_none();
             if resident.loading.is_none()
                 && let Some(next) = self.flights.iter_mut().find(waits)
             {
@@ -700,10 +707,10 @@ impl Inner {
         if resident.decoding as usize <= resident.slots {
             return;
         }
-        let id = resident.model.id();
+        let id = resident.id;
         let comes = |flight: &&Flight| {
             let last = flight.progress.last();
-            flight.model.id() == id
+            flight.model_id == id
                 && flight.first_byte.is_some_and(|first| last > first)
                 && now - last < 1.0
         };
@@ -741,7 +748,7 @@ impl Inner {
                 .memory
                 .residents
                 .iter()
-                .find(|it| it.model.id() == flight.model.id())
+                .find(|it| it.id == flight.model_id)
                 .map_or(1.0, |it| f64::from(it.decoding.max(1)));
             let rate = steady.decode
                 / flight.model.work()
