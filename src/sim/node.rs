@@ -365,18 +365,12 @@ impl Node {
             .filter(|runner| runner.is_busy() || runner.used + KEEP_ALIVE > self.now);
         let models = kept.filter_map(|runner| {
             let model = self.models.get(runner.model)?;
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "positive, and some gigabytes"
-            )]
-            let size = (runner.memory_gb * 1e9) as u64;
             Some(LoadedModel {
                 key: model.key.clone(),
                 name: model.name.clone(),
                 digest: model.digest(),
                 expires_at: date(runner.used + KEEP_ALIVE),
-                size,
+                size: bytes(runner.memory_gb),
                 context_length: Some(u64::from(runner.context)),
                 entry: serde_json::Map::new(),
             })
@@ -394,10 +388,19 @@ impl Node {
                 "name": model.name,
                 "model": model.name,
                 "modified_at": "2026-01-01T00:00:00Z",
-                "size": (model.size_gb * 1e9).round(),
+                "size": bytes(model.size_gb),
                 "digest": model.digest(),
             })
         });
         serde_json::json!({ "models": entries.collect::<Vec<_>>() }).to_string()
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "positive, and some gigabytes"
+)]
+fn bytes(gb: f64) -> u64 {
+    (gb * 1e9) as u64
 }
