@@ -100,7 +100,7 @@ const MULTIMODEL: Scenario = Scenario {
     name: "multimodel",
     summary: "five nodes, six models, of which no node holds all in memory",
     fleet: LARGE,
-    rate: 2.2,
+    rate: 1.4,
     work: Work::Models,
     ..BASE
 };
@@ -130,7 +130,7 @@ pub const ALL: &[Scenario] = &[
         name: "mooncake",
         summary: "long documents with questions that follow each other",
         fleet: FAST,
-        rate: 2.1,
+        rate: 1.5,
         work: Work::Documents,
         ..BASE
     },
@@ -197,7 +197,7 @@ pub const ALL: &[Scenario] = &[
         name: "np1_multimodel",
         summary: "as multimodel, one request at a time",
         slots: 1,
-        rate: 1.0,
+        rate: 0.8,
         ..MULTIMODEL
     },
     Scenario {

@@ -298,7 +298,7 @@ fn troubles_show() {
     let second = Duration::from_secs;
     let mut bench = Bench::new(spec(PLAIN, 1));
     bench.submit(job(0, 0, 0.0, &[0]));
-    let mut trouble = |bench: &mut Bench, at: u64, kind| {
+    let trouble = |bench: &mut Bench, at: u64, kind| {
         bench.until(at as f64);
         bench.act(second(at), |node, signs| {
             node.set_trouble(kind, second(at), signs)
@@ -385,11 +385,16 @@ fn no_request_is_lost_in_any_scenario_nor_faster_than_possible() {
                 "{}",
                 scenario.name
             );
-            let failed = run
+            let lost = run
                 .outcomes
                 .iter()
                 .filter(|outcome| outcome.failure.is_some());
-            assert_eq!(failed.count(), 0, "{}", scenario.name);
+            if scenario.name == "crash" {
+                // Answers that had begun.
+                assert!(lost.clone().all(|it| it.failure == Some(Failure::Broken)));
+                continue;
+            }
+            assert_eq!(lost.count(), 0, "{}", scenario.name);
             let tokens = |run: &Run| {
                 run.outcomes
                     .iter()
