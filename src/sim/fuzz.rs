@@ -58,7 +58,7 @@ pub fn setup(seed: u64, requests: usize, proxies: usize) -> Setup {
         // A third of the requests follow others, whose prompts they may find computed.
         _ => (
             (mean(DOCUMENT) + mean(FOLLOW_UP)) / SHRINK,
-            mean(MOONCAKE_OUTPUT) / SHRINK,
+            mean(MOONCAKE_OUTPUT),
         ),
     };
     let rate = load * capacity(&nodes, &models, &shares, prompt, output);

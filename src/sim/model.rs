@@ -47,8 +47,8 @@ impl Model {
     /// Gigabytes that it takes in memory with this context for each of so many requests at a time.
     pub fn memory_gb(&self, context: u32, slots: usize) -> f64 {
         let tokens = f64::from(context) * slots as f64;
-        // 128 KiB per token for the reference model; caches grow more slowly than models.
-        self.size_gb * 1.15 + tokens * 131_072e-9 * self.effort().sqrt()
+        // 64 KiB per token for the reference model; caches grow more slowly than models.
+        self.size_gb * 1.1 + tokens * 65_536e-9 * self.effort().sqrt()
     }
 
     /// Requests that its runner works on at a time, where others would have `slots`.

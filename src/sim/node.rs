@@ -365,13 +365,12 @@ impl Node {
             .filter(|runner| runner.is_busy() || runner.used + KEEP_ALIVE > self.now);
         let models = kept.filter_map(|runner| {
             let model = self.models.get(runner.model)?;
-            let size = bytes(runner.memory_gb);
             Some(LoadedModel {
                 key: model.key.clone(),
                 name: model.name.clone(),
                 digest: model.digest(),
                 expires_at: date(runner.used + KEEP_ALIVE),
-                size,
+                size: bytes(runner.memory_gb),
                 context_length: Some(u64::from(runner.context)),
                 entry: serde_json::Map::new(),
             })
@@ -402,6 +401,6 @@ impl Node {
     clippy::cast_sign_loss,
     reason = "positive, and some gigabytes"
 )]
-fn bytes(gigabytes: f64) -> u64 {
-    (gigabytes * 1e9) as u64
+fn bytes(gb: f64) -> u64 {
+    (gb * 1e9) as u64
 }

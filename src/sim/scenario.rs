@@ -24,11 +24,11 @@ pub(super) const WARM_UP: Duration = Duration::from_secs(60);
 const REFERENCE: (&str, f64) = ("llama3.1:8b", super::gpu::REFERENCE_GB);
 const SIX_MODELS: [(&str, f64); 6] = [
     REFERENCE,
+    ("qwen2.5-coder:3b", 3.0),
     ("mistral-nemo:12b", 7.1),
     ("qwen2.5:14b", 9.0),
-    ("qwen2.5-coder:3b", 3.0),
-    ("qwen2.5:32b", 19.5),
     ("gpt-oss:20b", 13.0),
+    ("qwen2.5:32b", 19.5),
 ];
 const SIX_SHARES: [f64; 6] = [0.40, 0.22, 0.16, 0.12, 0.06, 0.04];
 
@@ -100,7 +100,7 @@ const MULTIMODEL: Scenario = Scenario {
     name: "multimodel",
     summary: "five nodes, six models, of which no node holds all in memory",
     fleet: LARGE,
-    rate: 2.2,
+    rate: 1.4,
     work: Work::Models,
     ..BASE
 };
@@ -130,7 +130,7 @@ pub const ALL: &[Scenario] = &[
         name: "mooncake",
         summary: "long documents with questions that follow each other",
         fleet: FAST,
-        rate: 2.1,
+        rate: 1.5,
         work: Work::Documents,
         ..BASE
     },
@@ -197,7 +197,7 @@ pub const ALL: &[Scenario] = &[
         name: "np1_multimodel",
         summary: "as multimodel, one request at a time",
         slots: 1,
-        rate: 1.0,
+        rate: 0.8,
         ..MULTIMODEL
     },
     Scenario {

@@ -150,8 +150,8 @@ pub fn sessions(chance: &mut Chance, shares: &[f64], rate: f64, count: usize) ->
     requests
 }
 
-/// Questions about long documents, a part of them about one that was asked about before. All lengths are divided by
-/// `shrink`.
+/// Questions about long documents, a part of them about one that was asked about before. What is read is divided
+/// by `shrink`.
 pub fn documents(
     chance: &mut Chance,
     shares: &[f64],
@@ -181,7 +181,7 @@ pub fn documents(
         };
         talk.say(chance.bits(), tokens(chance.of(FOLLOW_UP) / shrink));
         let len = talk.0.len();
-        let output = tokens(chance.of(MOONCAKE_OUTPUT) / shrink);
+        let output = chance.tokens(MOONCAKE_OUTPUT);
         talk.say(chance.bits(), output);
         requests.push(Request {
             start: Start::At(Duration::from_secs_f64(at)),
@@ -224,7 +224,7 @@ pub fn embeddings(chance: &mut Chance, model: usize, until: Duration) -> Vec<Req
     requests
 }
 
-/// The first requests of a trace, sped up or slowed down to a rate. All lengths are divided by `shrink`.
+/// The first requests of a trace, sped up or slowed down to a rate. What is read is divided by `shrink`.
 pub fn replay(
     chance: &mut Chance,
     rows: &[Row],
@@ -257,7 +257,7 @@ pub fn replay(
             talk.say(chance.bits(), left);
         }
         let len = talk.0.len();
-        let output = tokens(f64::from(row.output) / shrink);
+        let output = row.output.max(1);
         talk.say(chance.bits(), output);
         Request {
             start: Start::At(row.at.mul_f64(stretch)),

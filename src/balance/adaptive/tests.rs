@@ -142,7 +142,8 @@ impl Fleet {
         let entries: Vec<_> = names.iter().map(entry).collect();
         let loaded = Loaded::from_ps(format!(r#"{{"models":[{}]}}"#, entries.join(",")).as_bytes());
         let node = self.pool.backends().iter().find(|it| it.name() == backend);
-        node.unwrap().see(loaded.unwrap(), self.now, self.now);
+        node.unwrap()
+            .see(loaded.unwrap(), self.now, self.now, jiff::Timestamp::now());
     }
 
     fn choose(&self) -> Lease {
