@@ -21,6 +21,7 @@
 //! | the straight way of a request | `proxy` |
 //! | listeners, ticks, files, signals | `server`, `admin`, `probe`, `log`, `reload`, `gateway`, [`cli`] |
 //! | simulated nodes, which use only the wire | [`mock`] |
+//! | simulated fleets in virtual time, before which the real choice is at work | [`sim`] |
 //!
 //! # A request in a straight line
 //!
@@ -56,6 +57,7 @@ pub mod bench;
 mod budget;
 mod call;
 pub mod cli;
+mod clock;
 pub mod config;
 mod cors;
 pub mod demand;
@@ -70,6 +72,7 @@ mod gateway;
 mod head;
 mod header;
 pub mod health;
+pub mod knowledge;
 mod link;
 mod lists;
 mod load_guard;
@@ -88,6 +91,7 @@ mod route;
 mod server;
 mod session;
 mod silence;
+pub mod sim;
 mod state;
 mod survey;
 mod tcp;

@@ -1,6 +1,6 @@
 //! All that one configuration decides, swapped whole by a reload and read once by each request.
 
-use crate::balance::{Candidates, Strategy};
+use crate::balance::Strategy;
 use crate::config::{ContentHash, Settings};
 use crate::demand::Demand;
 use crate::fleet::CreateSets;
@@ -75,9 +75,7 @@ impl State {
 
     /// Chooses a backend that is not in `tried` and counts the request in. `None` if nobody can take it.
     pub fn choose(&self, demand: &Demand, tried: &[u64], now: Instant) -> Option<Lease> {
-        let eligible = self.pool.eligible(demand.model.as_ref(), tried, now);
-        let candidates = Candidates::new(&eligible, demand, now)?;
-        Some(candidates.get(self.strategy.pick(&candidates))?.lease(now))
+        self.pool.choose(&*self.strategy, demand, tried, now)
     }
 
     /// Why nobody can take a request, naming each backend that might have: for a model its holders, else all.

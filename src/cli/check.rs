@@ -73,6 +73,9 @@ impl fmt::Display for Meaning<'_> {
             let title = if at == 0 { "backends" } else { "" };
             let mut text = format!("{:<1$}  ", backend.name, width.unwrap_or(0));
             write!(text, "{}  weight {}", backend.origin, backend.weight)?;
+            if let Some(slots) = backend.slots {
+                let _ = write!(text, ", {slots} slots");
+            }
             if backend.drain {
                 text += ", drained: gets no new requests";
             }

@@ -27,6 +27,7 @@ pub(super) struct BackendDraft {
     pub origin: Option<Origin>,
     pub weight: f64,
     pub drain: bool,
+    pub slots: Option<usize>,
     pub places: Places,
     header: Place,
 }
@@ -207,6 +208,7 @@ impl BackendDraft {
             origin: None,
             weight: 1.0,
             drain: false,
+            slots: None,
             places: Places::default(),
             header,
         }
@@ -232,6 +234,7 @@ impl BackendDraft {
             origin: self.origin?,
             weight: self.weight,
             drain: self.drain,
+            slots: self.slots,
         })
     }
 }

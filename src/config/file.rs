@@ -83,6 +83,7 @@ pub(super) const BACKEND_KEYS: &[Key<BackendDraft>] = &[
     key!("name" sets name: one(value::name)),
     key!("url" sets origin: one(value::origin)),
     key!("weight" sets weight: one(value::weight)),
+    key!("slots" sets slots: one(value::slots)),
     key!("drain" sets drain: one(value::flag)),
 ];
 

@@ -16,6 +16,8 @@ use tracing::level_filters::LevelFilter;
 pub(super) type Node<'a> = Spanned<DeValue<'a>>;
 
 const CONNECTIONS: RangeInclusive<i64> = 1..=1_000_000;
+/// Slots per node.
+const SLOTS: RangeInclusive<i64> = 1..=1024;
 const REPLICAS: RangeInclusive<i64> = 0..=1000;
 const TRIES: RangeInclusive<i64> = 1..=100;
 const WEIGHT_MOST: f64 = 1e6;
@@ -90,6 +92,11 @@ pub(super) fn tries(value: &DeValue<'_>) -> Result<u32, Problem> {
 /// A number of copies of a model; 0 for one on every node.
 pub(super) fn replicas(value: &DeValue<'_>) -> Result<usize, Problem> {
     count(value, REPLICAS)
+}
+
+/// Answers that a node writes at a time, at least 1.
+pub(super) fn slots(value: &DeValue<'_>) -> Result<usize, Problem> {
+    count(value, SLOTS)
 }
 
 /// A number of connections, at least 1.

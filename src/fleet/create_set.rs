@@ -113,6 +113,7 @@ mod tests {
             origin: Origin::parse(name).unwrap(),
             weight: 1.0,
             drain: false,
+            slots: None,
         };
         let specs: Vec<_> = names.iter().map(spec).collect();
         Pool::build(&specs, health::Policy::default(), None, Instant::now())

@@ -1,11 +1,14 @@
 //! One Ollama node: what the operator said of it, and what is known of it now.
 
-use super::{Inventory, Lease, Loaded, Origin};
+use super::{Inventory, Lease, Loaded, LoadedModel, Lore, Origin};
+use crate::clock;
 use crate::ewma::{Ewma, Reading, Tick};
 use crate::health::{self, Health, Signal, State};
+use crate::knowledge::{Job, Models, Node, Outlook, Seen, Sighting};
 use crate::link::Links;
 use crate::wire::ModelKey;
 use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +26,8 @@ pub struct Spec {
     pub weight: f64,
     /// Whether it gets no new requests.
     pub drain: bool,
+    /// Answers that it writes at a time for each model, at least 1; `None` if that is to be learnt.
+    pub slots: Option<usize>,
 }
 
 /// A backend of one configuration. Its [`Live`] part outlives the configuration.
@@ -61,6 +66,8 @@ struct Live {
     guarded: Mutex<HashSet<ModelKey>>,
     version: ArcSwapOption<String>,
     links: Links,
+    node: Node,
+    lore: Arc<Lore>,
 }
 
 /// When a question was asked last, and how much had happened by then.
@@ -103,7 +110,7 @@ pub enum Admit {
 
 impl Backend {
     /// A backend that nothing is known of.
-    pub fn new(spec: Spec, policy: health::Policy, now: Instant) -> Self {
+    pub(crate) fn new(spec: Spec, policy: health::Policy, lore: Arc<Lore>, now: Instant) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let live = Live {
             id: NEXT_ID.fetch_add(1, Relaxed),
@@ -126,6 +133,8 @@ impl Backend {
             guarded: Mutex::default(),
             version: ArcSwapOption::empty(),
             links: Links::default(),
+            node: Node::default(),
+            lore,
         };
         Self::with_live(spec, policy, Arc::new(live))
     }
@@ -215,6 +224,35 @@ impl Backend {
         }
     }
 
+    /// How it stands for a request.
+    pub fn outlook(&self, job: &Job<'_>) -> Outlook {
+        let typical = self.live.lore.medians.read();
+        self.live.node.outlook(job, self.spec.slots, &typical)
+    }
+
+    /// Whether it has no room for a request but in its own line.
+    pub fn is_full(&self, job: &Job<'_>) -> bool {
+        self.live.node.is_full(job, self.spec.slots)
+    }
+
+    /// What is known of it beyond what it says.
+    pub fn node(&self) -> &Node {
+        &self.live.node
+    }
+
+    /// What is known of the fleet.
+    pub(crate) fn lore(&self) -> &Lore {
+        &self.live.lore
+    }
+
+    /// Counts a request in, with all that it will do to the node, from this moment until the lease is dropped.
+    pub fn lease_for(self: &Arc<Self>, job: &Job<'_>, now: Instant) -> Lease {
+        let typical = self.live.lore.medians.read();
+        let mut lease = self.lease(now);
+        lease.flight = self.live.node.begin(job, self.spec.slots, &typical);
+        lease
+    }
+
     /// Counts a request in, from this moment until the lease is dropped.
     pub fn lease(self: &Arc<Self>, now: Instant) -> Lease {
         self.live.in_flight.fetch_add(1, Relaxed);
@@ -241,6 +279,7 @@ impl Backend {
     pub fn observe(&self, signal: Signal, now: Instant) -> Option<State> {
         if matches!(signal, Signal::Failed(_) | Signal::ConnectFailed(_)) {
             self.live.failures.fetch_add(1, Relaxed);
+            self.live.node.failed(clock::seconds(now));
             let failed_at = self.since_epoch(now).as_millis();
             self.live
                 .failed_at
@@ -272,6 +311,7 @@ impl Backend {
         if state == State::Up {
             // What was measured before an outage says little of the node that came back.
             self.live.ttfb.reset();
+            self.live.node.restarted();
             tracing::info!(backend = self.name(), "backend is up");
         } else {
             self.live.links.clear();
@@ -342,8 +382,26 @@ impl Backend {
         self.live.loaded.load_full()
     }
 
-    /// Notes what it has in memory.
-    pub fn set_loaded(&self, loaded: Loaded) {
+    /// Notes what it has in memory; it was asked at `asked`, and the clock on the wall shows `today`.
+    pub fn see(&self, loaded: Loaded, asked: Instant, now: Instant, today: Timestamp) {
+        let seen = |it: &LoadedModel| {
+            let models = &self.live.lore.models;
+            let model = models.get(Models::id(&it.digest, it.key.hash64()));
+            model.set_memory(it.size);
+            let expires = it
+                .expires_in(today)
+                .map(|left| clock::seconds(now) + left.as_secs_f64());
+            Seen {
+                model,
+                memory: it.size,
+                context: it.context_length,
+                expires,
+            }
+        };
+        self.live.node.sighted(Sighting {
+            asked: clock::seconds(asked),
+            models: loaded.models.iter().map(seen).collect(),
+        });
         self.live.loaded.store(Some(Arc::new(loaded)));
     }
 

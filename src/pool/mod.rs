@@ -10,13 +10,18 @@ pub use backend::{Admit, Backend, Spec};
 pub use inventory::{Inventory, Loaded, LoadedModel};
 pub use lease::Lease;
 
+use crate::balance::{Candidates, Strategy};
+use crate::clock;
+use crate::demand::Demand;
 use crate::health;
+use crate::knowledge::{Job, Medians, Models};
 use crate::wire::ModelKey;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use catalogue::Catalogue;
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::time::Instant;
 
 /// Backends that may be chosen; lists of up to 16 need no allocation.
@@ -27,6 +32,17 @@ pub type Eligible<'a> = SmallVec<[&'a Arc<Backend>; 16]>;
 pub struct Pool {
     backends: Vec<Arc<Backend>>,
     catalogue: ArcSwap<Catalogue>,
+    lore: Arc<Lore>,
+}
+
+/// What is known of the fleet as a whole, whatever backends it has.
+#[derive(Debug, Default)]
+pub(crate) struct Lore {
+    pub(crate) models: Models,
+    pub(crate) medians: Medians,
+    /// Requests that went to where their model was loaded as they need it, past a backend with less to do that would
+    /// have had to load it again.
+    pub(crate) reloads_avoided: AtomicU64,
 }
 
 impl Pool {
@@ -44,13 +60,15 @@ impl Pool {
             };
             before.and_then(|before| before.backends.iter().find(same))
         };
+        let lore = before.map_or_else(Arc::default, |before| Arc::clone(&before.lore));
         let backend = |spec: &Spec| match known(spec) {
             Some(old) => old.renewed(spec.clone(), policy),
-            None => Backend::new(spec.clone(), policy, now),
+            None => Backend::new(spec.clone(), policy, Arc::clone(&lore), now),
         };
         let pool = Self {
             backends: specs.iter().map(|spec| Arc::new(backend(spec))).collect(),
-            catalogue: ArcSwap::from_pointee(Catalogue::of(Vec::new())),
+            catalogue: ArcSwap::from_pointee(Catalogue::default()),
+            lore: Arc::clone(&lore),
         };
         pool.recall();
         pool
@@ -84,6 +102,51 @@ impl Pool {
             eligible = all();
         }
         eligible
+    }
+
+    /// Chooses a backend that is not in `tried` and counts the request in. `None` if nobody can take it.
+    pub fn choose(
+        &self,
+        strategy: &dyn Strategy,
+        demand: &Demand,
+        tried: &[u64],
+        now: Instant,
+    ) -> Option<Lease> {
+        let eligible = self.eligible(demand.model.as_ref(), tried, now);
+        let job = self.job(demand, now);
+        if tried.is_empty()
+            && let Some(model) = &job.model
+        {
+            model.arrived(job.now);
+        }
+        let candidates = Candidates::new(&eligible, &job, now)?;
+        Some(
+            candidates
+                .get(strategy.pick(&candidates))?
+                .lease_for(&job, now),
+        )
+    }
+
+    /// A request, with what is known of its model.
+    fn job<'a>(&self, demand: &'a Demand, now: Instant) -> Job<'a> {
+        if self.lore.medians.begin(clock::seconds(now)) {
+            let measured = self
+                .backends
+                .iter()
+                .map(|backend| backend.node().measured());
+            self.lore.medians.take(measured);
+        }
+        let catalogue = self.catalogue.load();
+        let model = demand
+            .model
+            .as_ref()
+            .and_then(|model| catalogue.model(model));
+        Job::new(demand, model.cloned(), now)
+    }
+
+    /// Requests that a better choice kept from having their model loaded again with other options.
+    pub fn reloads_avoided(&self) -> u64 {
+        self.lore.reloads_avoided.load(Relaxed)
     }
 
     /// Whether some backend is known to hold the model.
@@ -125,7 +188,7 @@ impl Pool {
         if before.is_of(&inventories) {
             return;
         }
-        let catalogue = Catalogue::of(inventories);
+        let catalogue = Catalogue::of(inventories, &self.lore.models);
         for name in catalogue.conflicts().difference(before.conflicts()) {
             tracing::warn!(
                 model = name,
@@ -172,6 +235,7 @@ mod tests {
             origin: Origin::parse(name).expect("a host name"),
             weight: 1.0,
             drain: false,
+            slots: None,
         };
         Pool::build(
             &[spec("a"), spec("b")],
