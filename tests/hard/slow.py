@@ -15,7 +15,7 @@ import program
 
 CONNECTIONS = 1000
 LIMIT = 3  # seconds that the proxy allows, short of the ten and thirty of its defaults
-GROWTH = 20 << 20  # bytes that the proxy may need for all of them together
+GROWTH = CONNECTIONS * (64 << 10)  # bytes that the proxy may need for all of them together
 SLOWEST = 0.2  # seconds that 99 of 100 good requests may take; far more than they do, far less than a held connection
 CONFIG = """
 listen = "127.0.0.1:0"
