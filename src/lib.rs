@@ -10,7 +10,7 @@
 //! | measures and judgements, pure | `ewma`, [`health`] |
 //! | addresses and connections; a client's body as it comes in, and as it goes to several | `origin`, `tcp`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
-//! | choosing one of several, pure | [`balance`] |
+//! | choosing one of several, pure; the line before the fleet, pure | [`balance`], [`admission`] |
 //! | all that one configuration decides | [`config`], `state` |
 //! | a request on its way | `session`, `reading`, `call`, `error`, `access` |
 //! | one exchange with one backend; loads that outlive their client | `upstream`, `load_guard` |
@@ -49,6 +49,7 @@
 
 mod access;
 mod admin;
+pub mod admission;
 pub mod balance;
 pub mod bench;
 mod call;
