@@ -20,6 +20,7 @@ fn pool(size: usize, now: Instant) -> (Pool, Vec<Lease>) {
         name: format!("node{at}").into(),
         origin: Origin::parse("127.0.0.1").expect("an address"),
         weight: (at % 3 + 1) as f64,
+        slots: None,
         drain: false,
     };
     let specs: Vec<_> = (0..size).map(spec).collect();

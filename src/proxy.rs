@@ -220,6 +220,14 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
         let now = Instant::now();
         let chosen = if pinned {
             fleet::lease_pinned(state, &tried, now)
+        } else if call.route.loads_models() {
+            match state.queue.admit(state, call, &tried, access).await {
+                Ok(chosen) => chosen,
+                Err(busy) => {
+                    last = last.or(Err(Some(busy)));
+                    break;
+                }
+            }
         } else {
             state.choose(&call.demand, &tried, now)
         };

@@ -5,6 +5,7 @@ use crate::config::{ContentHash, Settings};
 use crate::demand::Demand;
 use crate::fleet::CreateSets;
 use crate::pool::{Lease, Pool};
+use crate::queue::Queue;
 use crate::wire::ModelKey;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -24,7 +25,20 @@ pub struct State {
     pub loaded_at: SystemTime,
     /// Which backends a model is being made on, for each client that makes one.
     pub create_sets: Arc<CreateSets>,
+    /// Requests that wait for a backend.
+    pub queue: Arc<Queue>,
     strategy: Arc<dyn Strategy>,
+}
+
+/// What a choice among backends with room comes to.
+#[derive(Debug)]
+pub enum Choice {
+    /// A backend, with the request counted in.
+    Lease(Lease),
+    /// Those that could take it are all full.
+    Full,
+    /// Nobody can take it.
+    Nobody,
 }
 
 /// Backends that an error names before it only counts the rest.
@@ -34,7 +48,7 @@ impl State {
     /// The state of a first configuration. All chance comes from the seed.
     pub fn first(settings: Settings, config_hash: ContentHash, seed: u64, now: Instant) -> Self {
         let strategy = (settings.strategy.build)(seed).into();
-        Self::build(settings, config_hash, strategy, None, now)
+        Self::build(settings, config_hash, strategy, None, seed, now)
     }
 
     /// The state after a reload. What is known of backends that stay is kept, and so is the strategy with its turns and
@@ -51,7 +65,7 @@ impl State {
         } else {
             (settings.strategy.build)(seed).into()
         };
-        Self::build(settings, config_hash, strategy, Some(self), now)
+        Self::build(settings, config_hash, strategy, Some(self), seed, now)
     }
 
     fn build(
@@ -59,16 +73,25 @@ impl State {
         config_hash: ContentHash,
         strategy: Arc<dyn Strategy>,
         before: Option<&Self>,
+        seed: u64,
         now: Instant,
     ) -> Self {
         let known = before.map(|before| &before.pool);
         let pool = Pool::build(&settings.backends, settings.health, known, now);
+        let limit = settings.queue.limit;
+        let queue = if let Some(before) = before {
+            before.queue.set_limit(limit);
+            Arc::clone(&before.queue)
+        } else {
+            Arc::new(Queue::new(limit, Arc::clone(pool.bell()), seed))
+        };
         Self {
             pool,
             settings,
             config_hash,
             loaded_at: SystemTime::now(),
             create_sets: before.map_or_else(Arc::default, |before| Arc::clone(&before.create_sets)),
+            queue,
             strategy,
         }
     }
@@ -78,6 +101,28 @@ impl State {
         let eligible = self.pool.eligible(demand.model.as_ref(), tried, now);
         let candidates = Candidates::new(&eligible, demand, now)?;
         Some(candidates.get(self.strategy.pick(&candidates))?.lease(now))
+    }
+
+    /// The same among the backends that are not full.
+    pub fn choose_with_room(&self, demand: &Demand, tried: &[u64], now: Instant) -> Choice {
+        let mut eligible = self.pool.eligible(demand.model.as_ref(), tried, now);
+        if eligible.is_empty() {
+            return Choice::Nobody;
+        }
+        eligible.retain(|backend| !backend.is_full());
+        let Some(candidates) = Candidates::new(&eligible, demand, now) else {
+            return Choice::Full;
+        };
+        match candidates.get(self.strategy.pick(&candidates)) {
+            Some(backend) => Choice::Lease(backend.lease(now)),
+            None => Choice::Nobody,
+        }
+    }
+
+    /// Whether a request for a model need not wait: a backend has room, or none can take it anyway.
+    pub fn has_room(&self, model: Option<&ModelKey>, tried: &[u64], now: Instant) -> bool {
+        let eligible = self.pool.eligible(model, tried, now);
+        eligible.is_empty() || eligible.iter().any(|backend| !backend.is_full())
     }
 
     /// Why nobody can take a request, naming each backend that might have: for a model its holders, else all.

@@ -63,6 +63,7 @@ pub(super) fn node(name: &str, weight: f64, now: Instant) -> Arc<Backend> {
         name: name.into(),
         origin: Origin::parse("127.0.0.1:1").unwrap(),
         weight,
+        slots: None,
         drain: false,
     };
     Arc::new(Backend::new(spec, Policy::default(), now))

@@ -26,6 +26,7 @@ pub(super) struct BackendDraft {
     pub name: Option<String>,
     pub origin: Option<Origin>,
     pub weight: f64,
+    pub slots: Option<usize>,
     pub drain: bool,
     pub places: Places,
     header: Place,
@@ -206,6 +207,7 @@ impl BackendDraft {
             name: None,
             origin: None,
             weight: 1.0,
+            slots: None,
             drain: false,
             places: Places::default(),
             header,
@@ -231,6 +233,7 @@ impl BackendDraft {
             name: self.shown_name()?.into(),
             origin: self.origin?,
             weight: self.weight,
+            slots: self.slots,
             drain: self.drain,
         })
     }

@@ -112,6 +112,7 @@ mod tests {
             name: (*name).into(),
             origin: Origin::parse(name).unwrap(),
             weight: 1.0,
+            slots: None,
             drain: false,
         };
         let specs: Vec<_> = names.iter().map(spec).collect();

@@ -1,6 +1,6 @@
 //! One Ollama node: what the operator said of it, and what is known of it now.
 
-use super::{Inventory, Lease, Loaded, Origin};
+use super::{Bell, Inventory, Lease, Loaded, Origin};
 use crate::ewma::{Ewma, Reading, Tick};
 use crate::health::{self, Health, Signal, State};
 use crate::link::Links;
@@ -21,6 +21,8 @@ pub struct Spec {
     pub origin: Origin,
     /// Relative capacity, finite and above zero.
     pub weight: f64,
+    /// Requests that it works on at one time; `None` if that is not known.
+    pub slots: Option<usize>,
     /// Whether it gets no new requests.
     pub drain: bool,
 }
@@ -31,6 +33,7 @@ pub struct Backend {
     spec: Spec,
     policy: health::Policy,
     name_hash: u64,
+    bell: Arc<Bell>,
     live: Arc<Live>,
 }
 
@@ -140,8 +143,14 @@ impl Backend {
             name_hash: xxhash_rust::xxh3::xxh3_64(spec.name.as_bytes()),
             spec,
             policy,
+            bell: Arc::default(),
             live,
         }
+    }
+
+    /// The same, but it rings a bell whenever a request on it is over.
+    pub(super) fn with_bell(self, bell: Arc<Bell>) -> Self {
+        Self { bell, ..self }
     }
 
     /// What the configuration says.
@@ -215,6 +224,14 @@ impl Backend {
         }
     }
 
+    /// Whether another request for a model would have to wait for its turn there. A node that did not say how many it works
+    /// on never is.
+    pub fn is_full(&self) -> bool {
+        self.spec
+            .slots
+            .is_some_and(|slots| self.in_flight() >= slots)
+    }
+
     /// Counts a request in, from this moment until the lease is dropped.
     pub fn lease(self: &Arc<Self>, now: Instant) -> Lease {
         self.live.in_flight.fetch_add(1, Relaxed);
@@ -230,6 +247,7 @@ impl Backend {
         }
         self.live.in_flight.fetch_sub(1, Relaxed);
         self.live.released.fetch_add(1, Relaxed);
+        self.bell.ring();
     }
 
     /// Takes in the time to the first byte of a success.

@@ -1,12 +1,14 @@
 //! The backends: an immutable list per configuration, each with a live part that outlives it.
 
 mod backend;
+mod bell;
 mod catalogue;
 mod inventory;
 mod lease;
 
 pub use crate::origin::{Origin, OriginError};
 pub use backend::{Admit, Backend, Spec};
+pub use bell::Bell;
 pub use inventory::{Inventory, Loaded, LoadedModel};
 pub use lease::Lease;
 
@@ -27,6 +29,7 @@ pub type Eligible<'a> = SmallVec<[&'a Arc<Backend>; 16]>;
 pub struct Pool {
     backends: Vec<Arc<Backend>>,
     catalogue: ArcSwap<Catalogue>,
+    bell: Arc<Bell>,
 }
 
 impl Pool {
@@ -44,13 +47,18 @@ impl Pool {
             };
             before.and_then(|before| before.backends.iter().find(same))
         };
-        let backend = |spec: &Spec| match known(spec) {
-            Some(old) => old.renewed(spec.clone(), policy),
-            None => Backend::new(spec.clone(), policy, now),
+        let bell = before.map_or_else(Arc::default, |before| Arc::clone(&before.bell));
+        let backend = |spec: &Spec| {
+            let backend = match known(spec) {
+                Some(old) => old.renewed(spec.clone(), policy),
+                None => Backend::new(spec.clone(), policy, now),
+            };
+            backend.with_bell(Arc::clone(&bell))
         };
         let pool = Self {
             backends: specs.iter().map(|spec| Arc::new(backend(spec))).collect(),
             catalogue: ArcSwap::from_pointee(Catalogue::of(Vec::new())),
+            bell: Arc::clone(&bell),
         };
         pool.recall();
         pool
@@ -59,6 +67,11 @@ impl Pool {
     /// All backends, in the configuration's order.
     pub fn backends(&self) -> &[Arc<Backend>] {
         &self.backends
+    }
+
+    /// What rings when a request on any of the backends is over.
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
     }
 
     /// The backends that a request for `model` may choose now, the ones in `tried` left out.
@@ -171,6 +184,7 @@ mod tests {
             name: name.into(),
             origin: Origin::parse(name).expect("a host name"),
             weight: 1.0,
+            slots: None,
             drain: false,
         };
         Pool::build(
