@@ -146,9 +146,10 @@ impl Error {
         let Some(retry) = self.may_pass() else {
             return;
         };
-        let retry_after = match self {
-            Self::Busy { retry_after, .. } => *retry_after,
-            _ => RETRY_AFTER,
+        let retry_after = if let Self::Busy { retry_after, .. } = self {
+            *retry_after
+        } else {
+            RETRY_AFTER
         };
         let millis = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
         let seconds = millis.div_ceil(1000);

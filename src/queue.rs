@@ -20,11 +20,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
-/// How often the queue is looked at while somebody waits, whatever rings: deadlines pass, backends come back or get new
-/// models.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often the queue is looked at while somebody waits, even if nothing rings: backends come back, or get new models.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Which slots a request can use: all that decides which backends are eligible, and whether they are full.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -99,11 +98,11 @@ impl Queue {
     /// Gives room away whenever there is some, for ever.
     pub async fn run(&self, state: &ArcSwap<State>) {
         loop {
-            let somebody_waits = !self.lock().line.is_empty();
-            if somebody_waits {
+            let deadline = self.lock().line.next_deadline();
+            if let Some(deadline) = deadline {
                 tokio::select! {
                     () = self.bell.rung() => {}
-                    () = sleep(LOOK) => {}
+                    () = sleep_until(deadline.min(Instant::now() + LOOK)) => {}
                 }
             } else {
                 self.bell.rung().await;

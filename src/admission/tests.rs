@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 impl<K: Clone + Eq + std::hash::Hash + std::fmt::Debug> Line<K> {
     /// Panics if what the line keeps in several places does not agree.
     fn check(&self) {
-        let mut queued = 0;
+        let mut standing = 0;
         let mut queues = 0;
         let mut turns_taken = BTreeSet::new();
         for (key, flow) in &self.flows {
@@ -21,13 +21,13 @@ impl<K: Clone + Eq + std::hash::Hash + std::fmt::Debug> Line<K> {
                     assert_eq!((ticket.class, ticket.client), *key, "{id:?}");
                     assert_eq!(ticket.kind, *kind, "{id:?}");
                 }
-                queued += queue.len();
+                standing += queue.len();
                 queues += 1;
                 let turns = self.kinds[kind].of(key.0);
                 assert_eq!(turns.get(&flow.turn), Some(&key.1), "its turn");
             }
         }
-        assert_eq!(queued, self.waiting.len(), "all are queued, once");
+        assert_eq!(standing, self.waiting.len(), "all are queued, once");
         let turns = self.kinds.values().map(|turns| {
             assert!(!turns.is_empty());
             turns.of(Interactive).len() + turns.of(Batch).len()
@@ -250,10 +250,9 @@ fn walk(seed: u64, steps: usize) -> HashSet<Reason> {
 fn it_decides_like_a_plain_list() {
     let mut reasons = HashSet::new();
     for seed in 0..256 {
-        match std::panic::catch_unwind(|| walk(seed, 3000)) {
-            Ok(seen) => reasons.extend(seen),
-            Err(_) => panic!("seed {seed}"),
-        }
+        let seen = std::panic::catch_unwind(|| walk(seed, 3000));
+        assert!(seen.is_ok(), "seed {seed}");
+        reasons.extend(seen.into_iter().flatten());
     }
     assert_eq!(reasons.len(), 4, "every reason was met: {reasons:?}");
 }
@@ -306,7 +305,7 @@ impl Scene {
 fn clients_with_one_request_each_are_served_oldest_first_whatever_they_ask_for() {
     let mut scene = Scene::new(9);
     let ids: Vec<_> = (0..9)
-        .map(|at| scene.join(100 - at, Interactive, at as u8 % 3))
+        .map(|at| scene.join(100 - u64::from(at), Interactive, at % 3))
         .collect();
     let served: Vec<_> = std::iter::from_fn(|| scene.serve()).collect();
     assert_eq!(served, ids);

@@ -20,7 +20,7 @@ const PROMISE: Duration = Duration::from_millis(50);
 /// A node that keeps every request until it is told to answer.
 struct Node {
     backend: Backend,
-    given: mpsc::UnboundedReceiver<Work>,
+    given: mpsc::Receiver<Work>,
 }
 
 /// A request that a node works on: what its client called it, and what ends it.
@@ -31,14 +31,14 @@ struct Work {
 
 impl Node {
     async fn start(model: &str) -> Self {
-        let (give, given) = mpsc::unbounded_channel();
+        let (give, given) = mpsc::channel(16);
         let script = move |mut call: Call| {
             let give = give.clone();
             async move {
                 let body: Value = serde_json::from_slice(&call.body).unwrap();
                 let name = body["user"].as_str().unwrap_or_default().to_owned();
                 let (end, ended) = oneshot::channel();
-                give.send(Work { name, end }).unwrap();
+                give.send(Work { name, end }).await.unwrap();
                 // The test may be over.
                 if ended.await.is_ok() {
                     call.answer("200 OK", "application/json", "{}").await;
@@ -181,7 +181,7 @@ async fn check_order(asks: &[Ask<'_>], order: &[&str]) {
     proxy.until_idle().await;
 }
 
-fn named<'a>(name: &'a str, from: u8) -> Ask<'a> {
+fn named(name: &str, from: u8) -> Ask<'_> {
     Ask {
         name,
         from,
@@ -484,9 +484,9 @@ async fn a_client_that_leaves_frees_its_place() {
         let (stays, gone) = (clients.pop().unwrap(), clients.pop().unwrap());
         let left = Instant::now();
         if reset {
-            gone.reset()
+            gone.reset();
         } else {
-            drop(gone)
+            drop(gone);
         }
         until_waiting(&proxy, 1).await;
         took.push(left.elapsed());
