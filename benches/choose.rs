@@ -2,11 +2,12 @@
 
 use criterion::{BenchmarkId, Criterion};
 use http::StatusCode;
-use llamero::balance::{ALL, Candidates};
+use llamero::balance::{ALL, Candidates, Entry};
 use llamero::demand::Demand;
 use llamero::health::Policy;
-use llamero::pool::{Lease, Origin, Pool, Spec};
-use llamero::wire::ModelKey;
+use llamero::knowledge::Job;
+use llamero::pool::{Inventory, Lease, Origin, Pool, Spec};
+use llamero::wire::{ModelKey, Prefix};
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -20,8 +21,8 @@ fn pool(size: usize, now: Instant) -> (Pool, Vec<Lease>) {
         name: format!("node{at}").into(),
         origin: Origin::parse("127.0.0.1").expect("an address"),
         weight: (at % 3 + 1) as f64,
-        slots: None,
         drain: false,
+        slots: None,
     };
     let specs: Vec<_> = (0..size).map(spec).collect();
     let pool = Pool::build(&specs, Policy::default(), None, now);
@@ -56,21 +57,64 @@ fn choose(criterion: &mut Criterion) {
             let strategy = (entry.build)(1);
             let mut group = criterion.benchmark_group(entry.name);
             let eligible = pool.eligible(model, &[], now);
+            let job = Job::new(&demand, None, now);
             group.bench_function(BenchmarkId::new("pick", size), |bencher| {
                 bencher.iter(|| {
-                    let candidates = Candidates::new(black_box(&eligible), &demand, now);
+                    let candidates = Candidates::new(black_box(&eligible), &job, now);
                     candidates.map(|candidates| strategy.pick(&candidates))
                 });
             });
             group.bench_function(BenchmarkId::new("choice", size), |bencher| {
                 bencher.iter(|| {
                     let eligible = pool.eligible(black_box(model), &[], now);
-                    let candidates = Candidates::new(&eligible, &demand, now);
+                    let candidates = Candidates::new(&eligible, &job, now);
                     candidates.map(|candidates| strategy.pick(&candidates))
                 });
             });
             group.finish();
         }
+    }
+}
+
+/// What a choice that knows the nodes costs: everybody holds the model and has 8 requests for it.
+fn informed(criterion: &mut Criterion) {
+    let mut demand = Demand::new(
+        ModelKey::parse("llama3.2"),
+        IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+    );
+    demand.prompt_bytes = 8000;
+    let tags = br#"{"models":[{"name":"llama3.2","digest":"a80c4f17acd5","size":2019393189}]}"#;
+    for size in [2, 16, 64, 500] {
+        let start = Instant::now();
+        let (pool, _leases) = pool(size, start);
+        for backend in pool.backends() {
+            pool.learn(backend, Inventory::from_tags(tags).expect("tags"));
+        }
+        let strategy = Entry::find("least_connections").map(|entry| (entry.build)(1));
+        let strategy = strategy.expect("a strategy");
+        let mut leases = Vec::new();
+        for at in 0..size * 8 {
+            demand.prefixes = (0..20)
+                .map(|turn| Prefix {
+                    hash: (at as u64) << 32 | turn,
+                    bytes: 400 * (turn + 1),
+                })
+                .collect();
+            let lease = pool.choose(&*strategy, &demand, &[], start);
+            let lease = lease.expect("somebody is eligible");
+            lease.first_byte(start + Duration::from_millis(100));
+            lease.progressed(20, start + Duration::from_millis(400));
+            leases.push(lease);
+        }
+        let now = start + Duration::from_millis(500);
+        let mut group = criterion.benchmark_group("informed");
+        for entry in ALL {
+            let strategy = (entry.build)(1);
+            group.bench_function(BenchmarkId::new(entry.name, size), |bencher| {
+                bencher.iter(|| pool.choose(&*strategy, black_box(&demand), &[], now));
+            });
+        }
+        group.finish();
     }
 }
 
@@ -82,5 +126,6 @@ fn main() {
         .without_plots()
         .configure_from_args();
     choose(&mut criterion);
+    informed(&mut criterion);
     criterion.final_summary();
 }

@@ -11,7 +11,7 @@ use crate::route::{Action, Route};
 use crate::session;
 use crate::upload::{Upload, UploadWatch};
 use crate::urgency::Urgency;
-use crate::wire::{Kind, ModelKey};
+use crate::wire::{Family, Kind, ModelKey};
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
 use http::uri::PathAndQuery;
@@ -125,6 +125,8 @@ impl Call {
             intent: Intent::of(route, &facts),
             is_embedding: Kind::of(route.label).is_embedding(),
             runner: facts.runner,
+            output_limit: facts.output_limit,
+            is_streamed: facts.stream.unwrap_or(route.family == Family::Native),
             prompt_bytes: facts.prompt_bytes,
             prefixes: facts.prefixes,
             ..Demand::new(name.as_deref().and_then(ModelKey::parse), sender.client)

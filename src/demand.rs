@@ -18,6 +18,10 @@ pub struct Demand {
     pub is_embedding: bool,
     /// What the model's runner is to be started with.
     pub runner: RunnerOptions,
+    /// Tokens that its answer may have at most, if it says.
+    pub output_limit: Option<u32>,
+    /// Whether the answer is to come token by token.
+    pub is_streamed: bool,
     /// What requests that belong together have in common, as their client says; hashed, the same in every process.
     pub session: Option<u64>,
     /// Bytes of JSON that the model is to read, images included.
@@ -60,6 +64,8 @@ impl Demand {
             intent: Intent::default(),
             is_embedding: false,
             runner: RunnerOptions::default(),
+            output_limit: None,
+            is_streamed: true,
             session: None,
             prompt_bytes: 0,
             prefixes: SmallVec::new(),

@@ -1,6 +1,6 @@
 //! A moving average that many threads may feed and read without a lock.
 
-use std::sync::LazyLock;
+use crate::clock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,8 +19,7 @@ pub struct Tick(u32);
 impl Tick {
     /// The tick of a time; those before the first are all the first.
     pub fn of(now: Instant) -> Self {
-        static FIRST: LazyLock<Instant> = LazyLock::new(Instant::now);
-        let tenths = now.saturating_duration_since(*FIRST).as_millis() / 100;
+        let tenths = now.saturating_duration_since(clock::epoch()).as_millis() / 100;
         Self(u32::try_from(tenths).unwrap_or(u32::MAX))
     }
 }

@@ -20,6 +20,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 const TICK: Duration = Duration::from_millis(50);
 /// How far a backend's questions are moved about, so that many do not keep step: this share of the interval, both ways.
 const JITTER: f64 = 0.2;
+/// Between two looks at what a backend with requests has in memory; without any the models' refresh will do.
+const LOADED_REST: Duration = Duration::from_secs(2);
 /// Between two looks at the models of a backend that somebody doubts.
 const DOUBT_REST: Duration = Duration::from_secs(1);
 
@@ -152,7 +154,9 @@ impl Agenda {
         // The check's interval is asked for anew each time: one that requests have just found to be down is asked sooner.
         let check = self.check.is_due(backend.check_interval(), now);
         let tags = doubted || (reachable && self.tags.is_due(refresh, now));
-        let loaded = reachable && self.loaded.is_due(refresh, now);
+        let loaded = reachable
+            && self.loaded.is_due(LOADED_REST, now)
+            && backend.begin_asking_loaded(refresh, now);
         let all = [
             (check, Question::Check),
             (tags, Question::Tags),

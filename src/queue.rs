@@ -10,8 +10,8 @@ use crate::admission::{Class, Id, Line, Reason, Refusal, Ticket};
 use crate::call::Call;
 use crate::demand::Demand;
 use crate::error::Error;
-use crate::pool::{Bell, Lease};
-use crate::state::{Choice, State};
+use crate::pool::{Bell, Choice, Lease};
+use crate::state::State;
 use crate::wire::ModelKey;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
@@ -127,13 +127,16 @@ impl Queue {
         access: &mut Access,
     ) -> Result<Option<Lease>, Error> {
         let demand = &call.demand;
-        let model = demand.model.as_ref();
+        let has_room = |state: &State, now| {
+            let model = demand.model.as_ref();
+            state.pool.has_room(model, demand.is_embedding, tried, now)
+        };
         let before = access.queued.unwrap_or_default();
         let came = access.started();
         let (place, answer) = {
             let mut inner = self.lock();
             let now = Instant::now();
-            if !inner.line.is_empty() && state.has_room(model, tried, now) {
+            if !inner.line.is_empty() && has_room(state, now) {
                 self.settle(&mut inner, state, now); // those who wait go first
             }
             match state.choose_with_room(demand, tried, now) {
@@ -157,7 +160,7 @@ impl Queue {
             };
             let joined = self.join(&mut inner, waiter, deadline, now);
             let id = joined.map_err(|refusal| inner.busy(refusal, before))?;
-            if state.has_room(model, tried, now) {
+            if has_room(state, now) {
                 self.settle(&mut inner, state, now); // it came free before the bell was told to ring
             }
             let place = Place {
@@ -230,7 +233,12 @@ impl Queue {
         for (id, refusal) in inner.line.expire(now) {
             inner.tell(id, Err(refusal));
         }
-        let can_go = |kind: &Kind| state.has_room(kind.model.as_ref(), &kind.tried, now);
+        let can_go = |kind: &Kind| {
+            let model = kind.model.as_ref();
+            state
+                .pool
+                .has_room(model, kind.is_embedding, &kind.tried, now)
+        };
         while let Some(id) = inner.line.offer(can_go, now) {
             let Some(waiter) = inner.waiters.get(&id) else {
                 continue;

@@ -108,13 +108,13 @@ impl Relay {
         }
         if !self.head.is_empty() {
             let head = std::mem::take(&mut self.head);
-            self.meter.watch(&head);
+            self.came(&head);
             return Poll::Ready(Some(Ok(Frame::data(head))));
         }
         match ready!(self.poll_body(cx)) {
             Some(Ok(frame)) => {
                 if let Some(chunk) = frame.data_ref() {
-                    self.meter.watch(chunk);
+                    self.came(chunk);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -125,6 +125,16 @@ impl Relay {
                 Poll::Ready(None)
             }
         }
+    }
+
+    /// Takes note of a piece of the answer, which for a stream is about a token.
+    fn came(&mut self, chunk: &[u8]) {
+        let now = Instant::now();
+        if self.meter.bytes() == 0 {
+            self.lease.first_byte(now);
+        }
+        self.meter.watch(chunk);
+        self.lease.progressed(1, now);
     }
 
     /// Polls the body, and the connection it comes from where the body has nothing yet.
@@ -199,6 +209,9 @@ impl Relay {
             && let Some(link) = self.link.take()
         {
             self.lease.backend().links().put(link, Instant::now());
+        }
+        if ended == Ended::Complete {
+            self.lease.finished(&self.meter.counters(), Instant::now());
         }
         (ended, self.meter.bytes())
     }

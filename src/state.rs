@@ -1,10 +1,10 @@
 //! All that one configuration decides, swapped whole by a reload and read once by each request.
 
-use crate::balance::{Candidates, Strategy};
+use crate::balance::Strategy;
 use crate::config::{ContentHash, Settings};
 use crate::demand::Demand;
 use crate::fleet::CreateSets;
-use crate::pool::{Lease, Pool};
+use crate::pool::{Choice, Lease, Pool};
 use crate::queue::Queue;
 use crate::wire::ModelKey;
 use std::fmt::Write as _;
@@ -28,17 +28,6 @@ pub struct State {
     /// Requests that wait for a backend.
     pub queue: Arc<Queue>,
     strategy: Arc<dyn Strategy>,
-}
-
-/// What a choice among backends with room comes to.
-#[derive(Debug)]
-pub enum Choice {
-    /// A backend, with the request counted in.
-    Lease(Lease),
-    /// Those that could take it are all full.
-    Full,
-    /// Nobody can take it.
-    Nobody,
 }
 
 /// Backends that an error names before it only counts the rest.
@@ -98,31 +87,13 @@ impl State {
 
     /// Chooses a backend that is not in `tried` and counts the request in. `None` if nobody can take it.
     pub fn choose(&self, demand: &Demand, tried: &[u64], now: Instant) -> Option<Lease> {
-        let eligible = self.pool.eligible(demand.model.as_ref(), tried, now);
-        let candidates = Candidates::new(&eligible, demand, now)?;
-        Some(candidates.get(self.strategy.pick(&candidates))?.lease(now))
+        self.pool.choose(&*self.strategy, demand, tried, now)
     }
 
     /// The same among the backends that are not full.
     pub fn choose_with_room(&self, demand: &Demand, tried: &[u64], now: Instant) -> Choice {
-        let mut eligible = self.pool.eligible(demand.model.as_ref(), tried, now);
-        if eligible.is_empty() {
-            return Choice::Nobody;
-        }
-        eligible.retain(|backend| !backend.is_full());
-        let Some(candidates) = Candidates::new(&eligible, demand, now) else {
-            return Choice::Full;
-        };
-        match candidates.get(self.strategy.pick(&candidates)) {
-            Some(backend) => Choice::Lease(backend.lease(now)),
-            None => Choice::Nobody,
-        }
-    }
-
-    /// Whether a request for a model need not wait: a backend has room, or none can take it anyway.
-    pub fn has_room(&self, model: Option<&ModelKey>, tried: &[u64], now: Instant) -> bool {
-        let eligible = self.pool.eligible(model, tried, now);
-        eligible.is_empty() || eligible.iter().any(|backend| !backend.is_full())
+        self.pool
+            .choose_with_room(&*self.strategy, demand, tried, now)
     }
 
     /// Why nobody can take a request, naming each backend that might have: for a model its holders, else all.

@@ -8,6 +8,7 @@ use crate::upstream::{self, Failure};
 use arc_swap::ArcSwap;
 use serde::Deserialize;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// A list may take long: a busy Ollama answers when its scheduler lets it.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -61,8 +62,10 @@ pub async fn tags(state: &ArcSwap<State>, backend: &Backend) -> Result<(), Failu
 /// # Errors
 /// With the reason for people; what was known before stays.
 pub async fn loaded(backend: &Backend) -> Result<(), Failure> {
+    let asked = Instant::now();
     let loaded = Loaded::from_ps(&list(backend, "/api/ps").await?);
-    backend.set_loaded(loaded.map_err(|error| unreadable("loaded models", &error))?);
+    let loaded = loaded.map_err(|error| unreadable("loaded models", &error))?;
+    backend.see(loaded, asked, Instant::now());
     Ok(())
 }
 

@@ -25,7 +25,7 @@ struct IpHash;
 
 impl Strategy for IpHash {
     fn pick(&self, candidates: &Candidates<'_>) -> usize {
-        let client = candidates.demand.client_key();
+        let client = candidates.demand().client_key();
         let mut draws = candidates.iter().map(|backend| Draw::of(client, backend));
         let Some(mut best) = draws.next() else {
             return 0;

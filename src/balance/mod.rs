@@ -3,6 +3,7 @@
 //! Each strategy is one file. To add one, write the file with its [`Entry`], then name it in the module list and in
 //! [`ALL`]; configuration, help texts, property tests and the bench walk that table.
 
+mod adaptive;
 mod dice;
 mod ip_hash;
 mod least_connections;
@@ -14,9 +15,11 @@ mod score;
 mod tests;
 mod two_choices;
 
+pub use adaptive::{Terms, score};
 pub use dice::Dice;
 
 use crate::demand::Demand;
+use crate::knowledge::Job;
 use crate::pool::Backend;
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +33,7 @@ pub const ALL: &[Entry] = &[
     response_time::ENTRY,
     random::ENTRY,
     two_choices::ENTRY,
+    adaptive::ENTRY,
 ];
 
 /// One strategy of the table.
@@ -72,20 +76,21 @@ pub trait Strategy: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Candidates<'a> {
     backends: &'a [&'a Arc<Backend>],
-    /// What the request asks for.
-    pub demand: &'a Demand,
+    /// The request, with what is known of it.
+    pub job: &'a Job<'a>,
     /// The time of the choice.
     pub now: Instant,
 }
 
 impl<'a> Candidates<'a> {
     /// `None` if there is nobody to choose from.
-    pub fn new(backends: &'a [&'a Arc<Backend>], demand: &'a Demand, now: Instant) -> Option<Self> {
-        (!backends.is_empty()).then_some(Self {
-            backends,
-            demand,
-            now,
-        })
+    pub fn new(backends: &'a [&'a Arc<Backend>], job: &'a Job<'a>, now: Instant) -> Option<Self> {
+        (!backends.is_empty()).then_some(Self { backends, job, now })
+    }
+
+    /// What the request asks for.
+    pub fn demand(&self) -> &'a Demand {
+        self.job.demand
     }
 
     /// How many there are, at least 1.

@@ -59,7 +59,7 @@ struct Turns {
 
 impl Turns {
     fn pick(&mut self, candidates: &Candidates<'_>, dice: &Dice) -> usize {
-        let model = &candidates.demand.model;
+        let model = &candidates.demand().model;
         self.picks += 1;
         if let Some(turn) = self.by_model.get_mut(model) {
             turn.last_pick = self.picks;

@@ -3,6 +3,7 @@
 use super::{ALL, Candidates, Entry, Strategy};
 use crate::demand::Demand;
 use crate::health::Policy;
+use crate::knowledge::Job;
 use crate::pool::{Backend, Origin, Spec};
 use http::StatusCode;
 use proptest::prelude::*;
@@ -39,7 +40,8 @@ impl Fleet {
     /// The position of the choice among those at these positions.
     pub fn pick_among(&self, strategy: &dyn Strategy, eligible: &[usize]) -> usize {
         let backends: Vec<_> = eligible.iter().map(|at| &self.backends[*at]).collect();
-        let candidates = Candidates::new(&backends, &self.demand, self.now).unwrap();
+        let job = Job::new(&self.demand, None, self.now);
+        let candidates = Candidates::new(&backends, &job, self.now).unwrap();
         eligible[strategy.pick(&candidates)]
     }
 
@@ -63,10 +65,10 @@ pub(super) fn node(name: &str, weight: f64, now: Instant) -> Arc<Backend> {
         name: name.into(),
         origin: Origin::parse("127.0.0.1:1").unwrap(),
         weight,
-        slots: None,
         drain: false,
+        slots: None,
     };
-    Arc::new(Backend::new(spec, Policy::default(), now))
+    Arc::new(Backend::new(spec, Policy::default(), Arc::default(), now))
 }
 
 /// What one strategy promises.
@@ -86,6 +88,7 @@ const PROMISES: &[Promise] = &[
     promise("response_time", 150, true),
     promise("random", 150, false),
     promise("two_choices", 150, true),
+    promise("adaptive", 150, true),
 ];
 
 const fn promise(name: &'static str, unevenness: usize, prefers_idle: bool) -> Promise {

@@ -74,7 +74,7 @@ impl fmt::Display for Meaning<'_> {
             let mut text = format!("{:<1$}  ", backend.name, width.unwrap_or(0));
             write!(text, "{}  weight {}", backend.origin, backend.weight)?;
             if let Some(slots) = backend.slots {
-                write!(text, ", {slots} at a time")?;
+                let _ = write!(text, ", {slots} slots");
             }
             if backend.drain {
                 text += ", drained: gets no new requests";

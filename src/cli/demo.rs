@@ -28,7 +28,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:11436")]
     admin: String,
     /// How a node is chosen
-    #[arg(long, value_name = "NAME", default_value = "least_connections")]
+    #[arg(long, value_name = "NAME", default_value = "adaptive")]
     strategy: String,
     /// Simulated nodes
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]

@@ -26,8 +26,8 @@ pub(super) struct BackendDraft {
     pub name: Option<String>,
     pub origin: Option<Origin>,
     pub weight: f64,
-    pub slots: Option<usize>,
     pub drain: bool,
+    pub slots: Option<usize>,
     pub places: Places,
     header: Place,
 }
@@ -207,8 +207,8 @@ impl BackendDraft {
             name: None,
             origin: None,
             weight: 1.0,
-            slots: None,
             drain: false,
+            slots: None,
             places: Places::default(),
             header,
         }
@@ -233,8 +233,8 @@ impl BackendDraft {
             name: self.shown_name()?.into(),
             origin: self.origin?,
             weight: self.weight,
-            slots: self.slots,
             drain: self.drain,
+            slots: self.slots,
         })
     }
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 /// Where clients expect Ollama.
 const CLIENT_PORT: u16 = 11434;
 const ADMIN_PORT: u16 = 11436;
-const DEFAULT_STRATEGY: &str = "least_connections";
+const DEFAULT_STRATEGY: &str = "adaptive";
 const FIRST_STRATEGY: &Entry = match balance::ALL {
     [first, ..] => first,
     [] => panic!("there is no strategy"),

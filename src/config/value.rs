@@ -16,8 +16,9 @@ use tracing::level_filters::LevelFilter;
 pub(super) type Node<'a> = Spanned<DeValue<'a>>;
 
 const CONNECTIONS: RangeInclusive<i64> = 1..=1_000_000;
+/// Slots per node.
+const SLOTS: RangeInclusive<i64> = 1..=1024;
 const REPLICAS: RangeInclusive<i64> = 0..=1000;
-const SLOTS: RangeInclusive<i64> = 1..=1_000_000;
 const PLACES: RangeInclusive<i64> = 0..=65_536;
 const TRIES: RangeInclusive<i64> = 1..=100;
 const WEIGHT_MOST: f64 = 1e6;
@@ -94,14 +95,14 @@ pub(super) fn replicas(value: &DeValue<'_>) -> Result<usize, Problem> {
     count(value, REPLICAS)
 }
 
+/// Answers that a node writes at a time, at least 1.
+pub(super) fn slots(value: &DeValue<'_>) -> Result<usize, Problem> {
+    count(value, SLOTS)
+}
+
 /// A number of connections, at least 1.
 pub(super) fn connections(value: &DeValue<'_>) -> Result<usize, Problem> {
     count(value, CONNECTIONS)
-}
-
-/// How many requests a backend works on at one time, at least 1.
-pub(super) fn slots(value: &DeValue<'_>) -> Result<usize, Problem> {
-    count(value, SLOTS)
 }
 
 /// How many requests may wait.

@@ -112,8 +112,8 @@ mod tests {
             name: (*name).into(),
             origin: Origin::parse(name).unwrap(),
             weight: 1.0,
-            slots: None,
             drain: false,
+            slots: None,
         };
         let specs: Vec<_> = names.iter().map(spec).collect();
         Pool::build(&specs, health::Policy::default(), None, Instant::now())

@@ -1,8 +1,10 @@
 //! One Ollama node: what the operator said of it, and what is known of it now.
 
-use super::{Bell, Inventory, Lease, Loaded, Origin};
+use super::{Inventory, Lease, Loaded, LoadedModel, Lore, Origin};
+use crate::clock;
 use crate::ewma::{Ewma, Reading, Tick};
 use crate::health::{self, Health, Signal, State};
+use crate::knowledge::{Job, Model, Models, Node, Outlook, Seen, Sighting};
 use crate::link::Links;
 use crate::wire::ModelKey;
 use arc_swap::ArcSwapOption;
@@ -21,10 +23,10 @@ pub struct Spec {
     pub origin: Origin,
     /// Relative capacity, finite and above zero.
     pub weight: f64,
-    /// Requests that it works on at one time; `None` if that is not known.
-    pub slots: Option<usize>,
     /// Whether it gets no new requests.
     pub drain: bool,
+    /// Answers that it writes at a time for each model, at least 1; `None` if that is to be learnt.
+    pub slots: Option<usize>,
 }
 
 /// A backend of one configuration. Its [`Live`] part outlives the configuration.
@@ -33,7 +35,6 @@ pub struct Backend {
     spec: Spec,
     policy: health::Policy,
     name_hash: u64,
-    bell: Arc<Bell>,
     live: Arc<Live>,
 }
 
@@ -64,6 +65,8 @@ struct Live {
     guarded: Mutex<HashSet<ModelKey>>,
     version: ArcSwapOption<String>,
     links: Links,
+    node: Node,
+    lore: Arc<Lore>,
 }
 
 /// When a question was asked last, and how much had happened by then.
@@ -106,7 +109,7 @@ pub enum Admit {
 
 impl Backend {
     /// A backend that nothing is known of.
-    pub fn new(spec: Spec, policy: health::Policy, now: Instant) -> Self {
+    pub(crate) fn new(spec: Spec, policy: health::Policy, lore: Arc<Lore>, now: Instant) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         let live = Live {
             id: NEXT_ID.fetch_add(1, Relaxed),
@@ -129,6 +132,8 @@ impl Backend {
             guarded: Mutex::default(),
             version: ArcSwapOption::empty(),
             links: Links::default(),
+            node: Node::default(),
+            lore,
         };
         Self::with_live(spec, policy, Arc::new(live))
     }
@@ -143,14 +148,8 @@ impl Backend {
             name_hash: xxhash_rust::xxh3::xxh3_64(spec.name.as_bytes()),
             spec,
             policy,
-            bell: Arc::default(),
             live,
         }
-    }
-
-    /// The same, but it rings a bell whenever a request on it is over.
-    pub(super) fn with_bell(self, bell: Arc<Bell>) -> Self {
-        Self { bell, ..self }
     }
 
     /// What the configuration says.
@@ -224,12 +223,33 @@ impl Backend {
         }
     }
 
-    /// Whether another request for a model would have to wait for its turn there. A node that did not say how many it works
-    /// on never is.
-    pub fn is_full(&self) -> bool {
-        self.spec
-            .slots
-            .is_some_and(|slots| self.in_flight() >= slots)
+    /// How it stands for a request.
+    pub fn outlook(&self, job: &Job<'_>) -> Outlook {
+        let typical = self.live.lore.medians.read();
+        self.live.node.outlook(job, self.spec.slots, &typical)
+    }
+
+    /// Whether it has no room for a request for a model but in its own line.
+    pub fn is_full(&self, model: &Model, is_embedding: bool) -> bool {
+        self.live.node.is_full(model, is_embedding, self.spec.slots)
+    }
+
+    /// What is known of it beyond what it says.
+    pub fn node(&self) -> &Node {
+        &self.live.node
+    }
+
+    /// What is known of the fleet.
+    pub(crate) fn lore(&self) -> &Lore {
+        &self.live.lore
+    }
+
+    /// Counts a request in, with all that it will do to the node, from this moment until the lease is dropped.
+    pub fn lease_for(self: &Arc<Self>, job: &Job<'_>, now: Instant) -> Lease {
+        let typical = self.live.lore.medians.read();
+        let mut lease = self.lease(now);
+        lease.flight = self.live.node.begin(job, self.spec.slots, &typical);
+        lease
     }
 
     /// Counts a request in, from this moment until the lease is dropped.
@@ -247,7 +267,7 @@ impl Backend {
         }
         self.live.in_flight.fetch_sub(1, Relaxed);
         self.live.released.fetch_add(1, Relaxed);
-        self.bell.ring();
+        self.live.lore.bell.ring();
     }
 
     /// Takes in the time to the first byte of a success.
@@ -259,6 +279,7 @@ impl Backend {
     pub fn observe(&self, signal: Signal, now: Instant) -> Option<State> {
         if matches!(signal, Signal::Failed(_) | Signal::ConnectFailed(_)) {
             self.live.failures.fetch_add(1, Relaxed);
+            self.live.node.failed(clock::seconds(now));
             let failed_at = self.since_epoch(now).as_millis();
             self.live
                 .failed_at
@@ -290,6 +311,7 @@ impl Backend {
         if state == State::Up {
             // What was measured before an outage says little of the node that came back.
             self.live.ttfb.reset();
+            self.live.node.restarted();
             tracing::info!(backend = self.name(), "backend is up");
         } else {
             self.live.links.clear();
@@ -360,8 +382,26 @@ impl Backend {
         self.live.loaded.load_full()
     }
 
-    /// Notes what it has in memory.
-    pub fn set_loaded(&self, loaded: Loaded) {
+    /// Notes what it has in memory; it was asked at `asked`.
+    pub fn see(&self, loaded: Loaded, asked: Instant, now: Instant) {
+        let seen = |it: &LoadedModel| {
+            let models = &self.live.lore.models;
+            let model = models.get(Models::id(&it.digest, it.key.hash64()));
+            model.set_memory(it.size);
+            let expires = it
+                .expires_in()
+                .map(|left| clock::seconds(now) + left.as_secs_f64());
+            Seen {
+                model,
+                memory: it.size,
+                context: it.context_length,
+                expires,
+            }
+        };
+        self.live.node.sighted(Sighting {
+            asked: clock::seconds(asked),
+            models: loaded.models.iter().map(seen).collect(),
+        });
         self.live.loaded.store(Some(Arc::new(loaded)));
     }
 

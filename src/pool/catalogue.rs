@@ -1,6 +1,7 @@
 //! The inventories of a pool, turned round: for each model its holders, and the list that a single Ollama would give.
 
 use super::inventory::{Inventory, Model};
+use crate::knowledge::{self, Models};
 use crate::wire::ModelKey;
 use bytes::Bytes;
 use serde_json::json;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 pub(super) struct Catalogue {
     /// What it was made of, in the pool's order; `None` for a backend that has not said what it holds.
     made_of: Vec<Option<Arc<Inventory>>>,
-    holders: HashMap<ModelKey, Vec<usize>>,
+    holders: HashMap<ModelKey, Holding>,
     /// Backends whose inventory is not known yet, so that they may hold anything.
     unknown: Vec<usize>,
     /// Names that mean different models on different backends.
@@ -21,11 +22,19 @@ pub(super) struct Catalogue {
     openai: Bytes,
 }
 
+/// A model that somebody holds.
+#[derive(Debug)]
+struct Holding {
+    model: Arc<knowledge::Model>,
+    /// Places of those who hold it.
+    at: Vec<usize>,
+}
+
 /// The shortest digest that Ollama's own client can print without a panic, in characters.
 const DIGEST_CHARS: usize = 12;
 
 impl Catalogue {
-    pub(super) fn of(made_of: Vec<Option<Arc<Inventory>>>) -> Self {
+    pub(super) fn of(made_of: Vec<Option<Arc<Inventory>>>, models: &Models) -> Self {
         let mut newest: HashMap<&ModelKey, &Model> = HashMap::new();
         let mut conflicts = BTreeSet::new();
         for (key, model) in made_of
@@ -41,7 +50,7 @@ impl Catalogue {
                 *best = model;
             }
         }
-        let mut holders: HashMap<ModelKey, Vec<usize>> = HashMap::new();
+        let mut holders: HashMap<ModelKey, Holding> = HashMap::new();
         let mut unknown = Vec::new();
         for (at, inventory) in made_of.iter().enumerate() {
             let Some(inventory) = inventory else {
@@ -54,7 +63,19 @@ impl Catalogue {
                     .get(key)
                     .is_some_and(|best| best.digest == model.digest)
                 {
-                    holders.entry(key.clone()).or_default().push(at);
+                    let holding = || {
+                        let known = models.get(Models::id(&model.digest, key.hash64()));
+                        known.set_bytes(model.size);
+                        Holding {
+                            model: known,
+                            at: Vec::new(),
+                        }
+                    };
+                    holders
+                        .entry(key.clone())
+                        .or_insert_with(holding)
+                        .at
+                        .push(at);
                 }
             }
         }
@@ -92,7 +113,12 @@ impl Catalogue {
 
     /// The backends known to hold the model, often none.
     pub(super) fn known_holders(&self, model: &ModelKey) -> &[usize] {
-        self.holders.get(model).map_or(&[], Vec::as_slice)
+        self.holders.get(model).map_or(&[], |holding| &holding.at)
+    }
+
+    /// What is known of a model that somebody holds.
+    pub(super) fn model(&self, model: &ModelKey) -> Option<&Arc<knowledge::Model>> {
+        self.holders.get(model).map(|holding| &holding.model)
     }
 
     /// Whether some backend holds the model, or has not said what it holds.
@@ -175,15 +201,15 @@ mod tests {
         let model = ModelKey::parse("m").unwrap();
         let with = Some(inventory(r#"{"name":"m"}"#));
         let without = Some(inventory(""));
-        let catalogue = Catalogue::of(vec![without.clone(), None]);
+        let catalogue = Catalogue::of(vec![without.clone(), None], &Models::default());
         assert_eq!(
             (catalogue.known_holders(&model), catalogue.unknown()),
             (&[][..], &[1][..])
         );
         assert!(catalogue.may_be_held(&model) && !catalogue.is_held(&model));
-        let catalogue = Catalogue::of(vec![with.clone(), None, with]);
+        let catalogue = Catalogue::of(vec![with.clone(), None, with], &Models::default());
         assert_eq!(catalogue.known_holders(&model), [0, 2]);
-        assert!(!Catalogue::of(vec![without]).may_be_held(&model));
+        assert!(!Catalogue::of(vec![without], &Models::default()).may_be_held(&model));
     }
 
     #[test]
@@ -197,7 +223,7 @@ mod tests {
             ]
             .join(","),
         );
-        let catalogue = Catalogue::of(vec![Some(a), None, Some(b)]);
+        let catalogue = Catalogue::of(vec![Some(a), None, Some(b)], &Models::default());
         assert_eq!(
             names(&catalogue.tags()),
             ["new", "BOTH:latest", "Old:latest", "also"]
@@ -216,7 +242,7 @@ mod tests {
             inventory(&entry("m", 'a', "01")),
             inventory(&entry("m", 'b', "02")),
         );
-        let catalogue = Catalogue::of(vec![Some(a), Some(b)]);
+        let catalogue = Catalogue::of(vec![Some(a), Some(b)], &Models::default());
         assert_eq!(catalogue.known_holders(&ModelKey::parse("m").unwrap()), [1]);
         assert_eq!(
             catalogue.conflicts().iter().collect::<Vec<_>>(),
@@ -227,11 +253,14 @@ mod tests {
 
     #[test]
     fn empty_lists_are_as_ollamas() {
-        let empty = Catalogue::of(vec![None]);
+        let empty = Catalogue::of(vec![None], &Models::default());
         assert_eq!(empty.tags(), r#"{"models":[]}"#);
         let openai: serde_json::Value = serde_json::from_slice(&empty.openai()).unwrap();
         assert_eq!(openai, json!({"object":"list","data":null}));
-        let short = Catalogue::of(vec![Some(inventory(r#"{"name":"m","digest":"abc"}"#))]);
+        let short = Catalogue::of(
+            vec![Some(inventory(r#"{"name":"m","digest":"abc"}"#))],
+            &Models::default(),
+        );
         assert_eq!(short.tags(), r#"{"models":[]}"#, "its client would panic");
         assert!(short.is_held(&ModelKey::parse("m").unwrap()));
     }

@@ -19,6 +19,8 @@ pub struct Model {
     pub name: String,
     /// 64 hexadecimal digits in an answer of Ollama; empty if it gave none.
     pub digest: String,
+    /// On disk, in bytes; 0 if the backend did not say.
+    pub size: u64,
     /// When it last changed; the epoch if the backend did not say.
     pub modified_at: Timestamp,
     /// The whole entry as JSON, as it came.
@@ -41,6 +43,8 @@ pub struct LoadedModel {
     pub name: String,
     /// As in [`Model::digest`].
     pub digest: String,
+    /// In memory, in bytes; 0 if the backend did not say.
+    pub size: u64,
     /// When it will be unloaded; the epoch if the backend did not say.
     pub expires_at: Timestamp,
     /// The context it was loaded with, in tokens.
@@ -65,6 +69,8 @@ impl Inventory {
             name: String,
             #[serde(default)]
             digest: String,
+            #[serde(default)]
+            size: u64,
             #[serde(default, deserialize_with = "timestamp")]
             modified_at: Timestamp,
         }
@@ -74,6 +80,7 @@ impl Inventory {
             let Tag {
                 name,
                 digest,
+                size,
                 modified_at,
             } = serde_json::from_str(raw.get())?;
             if let Some(key) = ModelKey::parse(&name) {
@@ -82,6 +89,7 @@ impl Inventory {
                     Model {
                         name,
                         digest,
+                        size,
                         modified_at,
                         entry: raw.get().into(),
                     },
@@ -121,6 +129,18 @@ impl Inventory {
     }
 }
 
+impl LoadedModel {
+    /// How long it stays if nobody uses it, by this machine's clock; `None` if the backend did not say. Ollama's word for
+    /// ever is a year that never comes.
+    pub fn expires_in(&self) -> Option<std::time::Duration> {
+        if self.expires_at == Timestamp::UNIX_EPOCH {
+            return None;
+        }
+        let left = self.expires_at.duration_since(Timestamp::now());
+        Some(left.try_into().unwrap_or_default())
+    }
+}
+
 impl Loaded {
     /// Reads the body of an `/api/ps` answer. Entries with names that no Ollama accepts are left out.
     ///
@@ -132,6 +152,8 @@ impl Loaded {
             name: String,
             #[serde(default)]
             digest: String,
+            #[serde(default)]
+            size: u64,
             #[serde(default, deserialize_with = "timestamp")]
             expires_at: Timestamp,
             context_length: Option<u64>,
@@ -142,6 +164,7 @@ impl Loaded {
             let Entry {
                 name,
                 digest,
+                size,
                 expires_at,
                 context_length,
             } = Entry::deserialize(&entry)?;
@@ -150,6 +173,7 @@ impl Loaded {
                     key,
                     name,
                     digest,
+                    size,
                     expires_at,
                     context_length,
                     entry,

@@ -1,7 +1,10 @@
 //! One attempt on one backend: the only way to raise its in-flight count, and all of the bookkeeping when it ends.
 
 use super::Backend;
+use crate::clock;
 use crate::health::Signal;
+use crate::knowledge::Progress;
+use crate::wire::Counters;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -16,6 +19,8 @@ pub struct Lease {
     /// Whether it tries a backend that was ejected, which one request does at a time.
     is_trial: bool,
     started: Instant,
+    /// Its number on the node and how far it is; `None` for what the node's work is not known by, or once it is over.
+    pub(super) flight: Option<(u64, Arc<Progress>)>,
 }
 
 impl Lease {
@@ -24,6 +29,7 @@ impl Lease {
             backend,
             is_trial,
             started: now,
+            flight: None,
         }
     }
 
@@ -56,6 +62,37 @@ impl Lease {
         self.backend.observe(Signal::ConnectFailed(reason), now);
     }
 
+    /// The first byte of the answer's body has come.
+    pub fn first_byte(&self, now: Instant) {
+        if let Some((id, _)) = &self.flight {
+            self.backend.node().first_byte(*id, clock::seconds(now));
+        }
+    }
+
+    /// So many more tokens have come.
+    pub fn progressed(&self, tokens: u32, now: Instant) {
+        if let Some((_, progress)) = &self.flight {
+            progress.add(tokens, now);
+        }
+    }
+
+    /// The answer is over and whole.
+    pub fn finished(&mut self, counters: &Counters, now: Instant) {
+        if let Some((id, _)) = self.flight.take() {
+            let medians = &self.backend.lore().medians;
+            self.backend
+                .node()
+                .finished(id, counters, medians, clock::seconds(now));
+        }
+    }
+
+    /// The request is over without a whole answer, at this time; else its drop says so, then.
+    pub fn left(&mut self, now: Instant) {
+        if let Some((id, _)) = self.flight.take() {
+            self.backend.node().left(id, clock::seconds(now));
+        }
+    }
+
     fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.started)
     }
@@ -63,6 +100,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.flight.is_some() {
+            self.left(Instant::now());
+        }
         self.backend.release(self.is_trial);
     }
 }

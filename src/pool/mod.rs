@@ -12,13 +12,18 @@ pub use bell::Bell;
 pub use inventory::{Inventory, Loaded, LoadedModel};
 pub use lease::Lease;
 
+use crate::balance::{Candidates, Strategy};
+use crate::clock;
+use crate::demand::Demand;
 use crate::health;
+use crate::knowledge::{Job, Medians, Models};
 use crate::wire::ModelKey;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use catalogue::Catalogue;
 use smallvec::SmallVec;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::time::Instant;
 
 /// Backends that may be chosen; lists of up to 16 need no allocation.
@@ -29,7 +34,18 @@ pub type Eligible<'a> = SmallVec<[&'a Arc<Backend>; 16]>;
 pub struct Pool {
     backends: Vec<Arc<Backend>>,
     catalogue: ArcSwap<Catalogue>,
-    bell: Arc<Bell>,
+    lore: Arc<Lore>,
+}
+
+/// What is known of the fleet as a whole, whatever backends it has.
+#[derive(Debug, Default)]
+pub(crate) struct Lore {
+    pub(crate) models: Models,
+    pub(crate) medians: Medians,
+    pub(crate) bell: Arc<Bell>,
+    /// Requests that went to where their model was loaded as they need it, past a backend with less to do that would
+    /// have had to load it again.
+    pub(crate) reloads_avoided: AtomicU64,
 }
 
 impl Pool {
@@ -47,18 +63,15 @@ impl Pool {
             };
             before.and_then(|before| before.backends.iter().find(same))
         };
-        let bell = before.map_or_else(Arc::default, |before| Arc::clone(&before.bell));
-        let backend = |spec: &Spec| {
-            let backend = match known(spec) {
-                Some(old) => old.renewed(spec.clone(), policy),
-                None => Backend::new(spec.clone(), policy, now),
-            };
-            backend.with_bell(Arc::clone(&bell))
+        let lore = before.map_or_else(Arc::default, |before| Arc::clone(&before.lore));
+        let backend = |spec: &Spec| match known(spec) {
+            Some(old) => old.renewed(spec.clone(), policy),
+            None => Backend::new(spec.clone(), policy, Arc::clone(&lore), now),
         };
         let pool = Self {
             backends: specs.iter().map(|spec| Arc::new(backend(spec))).collect(),
-            catalogue: ArcSwap::from_pointee(Catalogue::of(Vec::new())),
-            bell: Arc::clone(&bell),
+            catalogue: ArcSwap::from_pointee(Catalogue::default()),
+            lore: Arc::clone(&lore),
         };
         pool.recall();
         pool
@@ -71,7 +84,7 @@ impl Pool {
 
     /// What rings when a request on any of the backends is over.
     pub fn bell(&self) -> &Arc<Bell> {
-        &self.bell
+        &self.lore.bell
     }
 
     /// The backends that a request for `model` may choose now, the ones in `tried` left out.
@@ -97,6 +110,78 @@ impl Pool {
             eligible = all();
         }
         eligible
+    }
+
+    /// Chooses a backend that is not in `tried` and counts the request in. `None` if nobody can take it.
+    pub fn choose(
+        &self,
+        strategy: &dyn Strategy,
+        demand: &Demand,
+        tried: &[u64],
+        now: Instant,
+    ) -> Option<Lease> {
+        let eligible = self.eligible(demand.model.as_ref(), tried, now);
+        let job = self.job(demand, now);
+        lease(strategy, &eligible, &job, tried, now)
+    }
+
+    /// The same among the backends that are not full.
+    pub fn choose_with_room(
+        &self,
+        strategy: &dyn Strategy,
+        demand: &Demand,
+        tried: &[u64],
+        now: Instant,
+    ) -> Choice {
+        let mut eligible = self.eligible(demand.model.as_ref(), tried, now);
+        if eligible.is_empty() {
+            return Choice::Nobody;
+        }
+        let job = self.job(demand, now);
+        if let Some(model) = &job.model {
+            eligible.retain(|backend| !backend.is_full(model, demand.is_embedding));
+        }
+        lease(strategy, &eligible, &job, tried, now).map_or(Choice::Full, Choice::Lease)
+    }
+
+    /// Whether a request for a model need not wait: a backend has room, or none can take it anyway.
+    pub fn has_room(
+        &self,
+        model: Option<&ModelKey>,
+        is_embedding: bool,
+        tried: &[u64],
+        now: Instant,
+    ) -> bool {
+        let catalogue = self.catalogue.load();
+        // Where nobody is known to hold a model, nobody is known to be full.
+        let Some(known) = model.and_then(|model| catalogue.model(model)) else {
+            return true;
+        };
+        let eligible = self.eligible(model, tried, now);
+        let mut backends = eligible.iter();
+        eligible.is_empty() || backends.any(|backend| !backend.is_full(known, is_embedding))
+    }
+
+    /// A request, with what is known of its model.
+    fn job<'a>(&self, demand: &'a Demand, now: Instant) -> Job<'a> {
+        if self.lore.medians.begin(clock::seconds(now)) {
+            let measured = self
+                .backends
+                .iter()
+                .map(|backend| backend.node().measured());
+            self.lore.medians.take(measured);
+        }
+        let catalogue = self.catalogue.load();
+        let model = demand
+            .model
+            .as_ref()
+            .and_then(|model| catalogue.model(model));
+        Job::new(demand, model.cloned(), now)
+    }
+
+    /// Requests that a better choice kept from having their model loaded again with other options.
+    pub fn reloads_avoided(&self) -> u64 {
+        self.lore.reloads_avoided.load(Relaxed)
     }
 
     /// Whether some backend is known to hold the model.
@@ -138,7 +223,7 @@ impl Pool {
         if before.is_of(&inventories) {
             return;
         }
-        let catalogue = Catalogue::of(inventories);
+        let catalogue = Catalogue::of(inventories, &self.lore.models);
         for name in catalogue.conflicts().difference(before.conflicts()) {
             tracing::warn!(
                 model = name,
@@ -147,6 +232,35 @@ impl Pool {
         }
         self.catalogue.store(Arc::new(catalogue));
     }
+}
+
+/// What a choice among backends with room comes to.
+#[derive(Debug)]
+pub enum Choice {
+    /// A backend, with the request counted in.
+    Lease(Lease),
+    /// Those that could take it are all full.
+    Full,
+    /// Nobody can take it.
+    Nobody,
+}
+
+/// Has a strategy choose, and counts the request in.
+fn lease(
+    strategy: &dyn Strategy,
+    backends: &[&Arc<Backend>],
+    job: &Job<'_>,
+    tried: &[u64],
+    now: Instant,
+) -> Option<Lease> {
+    let candidates = Candidates::new(backends, job, now)?;
+    let backend = candidates.get(strategy.pick(&candidates))?;
+    if tried.is_empty()
+        && let Some(model) = &job.model
+    {
+        model.arrived(job.now);
+    }
+    Some(backend.lease_for(job, now))
 }
 
 /// Of some backends those that can take a request: the healthy ones, or if there are none, the ejected ones too.
@@ -184,8 +298,8 @@ mod tests {
             name: name.into(),
             origin: Origin::parse(name).expect("a host name"),
             weight: 1.0,
-            slots: None,
             drain: false,
+            slots: None,
         };
         Pool::build(
             &[spec("a"), spec("b")],

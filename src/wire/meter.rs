@@ -1,11 +1,13 @@
 //! Watches the bytes of an answer go by, and never changes or delays them: is the stream whole, and where was it cut.
 
-use super::Family;
+use super::{Counters, Family};
 use http::{HeaderMap, header};
 use memchr::memmem;
 
 /// The longest end marker, in bytes, and so how much of one chunk is kept to find a marker that two chunks share.
 const CARRY_BYTES: usize = 32;
+/// How much of an answer's end is kept, which is where its counters are, in bytes.
+const TAIL_BYTES: usize = 512;
 
 /// Follows one answer.
 #[derive(Debug)]
@@ -15,6 +17,7 @@ pub struct Meter {
     bytes: u64,
     ended: bool,
     carry: Vec<u8>,
+    tail: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,7 @@ impl Meter {
             ended: false,
             // As if an event had ended before the first one, so that every event begins behind a line's end.
             carry: b"\n\n".to_vec(),
+            tail: Vec::new(),
         }
     }
 
@@ -54,11 +58,15 @@ impl Meter {
     pub fn watch(&mut self, chunk: &[u8]) {
         self.bytes += chunk.len() as u64;
         if self.framing == Framing::Opaque {
+            self.keep_tail(chunk);
             return;
         }
         let head = chunk.get(..CARRY_BYTES).unwrap_or(chunk);
         self.carry.extend_from_slice(head);
         self.ended |= self.has_marker(&self.carry) || self.has_marker(chunk);
+        if self.ended {
+            self.keep_tail(chunk);
+        }
         if chunk.len() >= CARRY_BYTES {
             self.carry.clear();
             self.carry
@@ -66,6 +74,19 @@ impl Meter {
         } else if self.carry.len() > CARRY_BYTES {
             self.carry.drain(..self.carry.len() - CARRY_BYTES);
         }
+    }
+
+    fn keep_tail(&mut self, chunk: &[u8]) {
+        let from = chunk.len().saturating_sub(TAIL_BYTES);
+        self.tail
+            .extend_from_slice(chunk.get(from..).unwrap_or_default());
+        self.tail
+            .drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+    }
+
+    /// What the answer has said of itself.
+    pub fn counters(&self) -> Counters {
+        Counters::read(&self.tail)
     }
 
     fn has_marker(&self, text: &[u8]) -> bool {

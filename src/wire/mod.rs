@@ -1,6 +1,7 @@
 //! What the proxy knows of Ollama's wire: API families, model names, the few JSON keys it reads.
 
 mod ask;
+mod counters;
 mod error;
 pub(crate) mod form;
 mod meter;
@@ -8,6 +9,7 @@ mod name;
 pub(crate) mod zstd;
 
 pub use ask::{Ask, AskError, Facts, Kind, PREFIXES, Prefix, RunnerOptions};
+pub use counters::Counters;
 pub use meter::Meter;
 pub use name::ModelKey;
 pub use zstd::ZstdError;

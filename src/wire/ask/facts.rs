@@ -3,7 +3,7 @@
 use super::chain::{Chain, Messages, Prefix};
 use super::keep_alive;
 use super::kind::Kind;
-use super::options::RunnerOptions;
+use super::options::{Options, RunnerOptions};
 use super::text::Key;
 use crate::session;
 use crate::wire::ModelKey;
@@ -18,6 +18,10 @@ use std::fmt;
 pub struct Facts {
     /// What the model's runner is to be started with.
     pub runner: RunnerOptions,
+    /// Tokens that the answer may have at most, if it says.
+    pub output_limit: Option<u32>,
+    /// Whether the answer is to come token by token, if it says.
+    pub stream: Option<bool>,
     /// Whether the body lacks the text of its kind, so that there is nothing to compute.
     pub is_empty: bool,
     /// Whether `keep_alive` is zero.
@@ -43,7 +47,9 @@ pub(super) struct Notes<'a> {
     cache_key: Option<&'a str>,
     user: Option<&'a str>,
     metadata_user: Option<&'a str>,
-    runner: RunnerOptions,
+    stream: Option<&'a str>,
+    max_tokens: Option<&'a str>,
+    options: Options,
 }
 
 impl<'a> Notes<'a> {
@@ -60,7 +66,9 @@ impl<'a> Notes<'a> {
             cache_key: None,
             user: None,
             metadata_user: None,
-            runner: RunnerOptions::default(),
+            stream: None,
+            max_tokens: None,
+            options: Options::default(),
         }
     }
 
@@ -93,11 +101,15 @@ impl<'a> Notes<'a> {
             &mut self.cache_key
         } else if is("user") {
             &mut self.user
+        } else if is("stream") {
+            &mut self.stream
+        } else if is("max_tokens") || is("max_completion_tokens") || is("max_output_tokens") {
+            &mut self.max_tokens
         } else if is("metadata") {
             self.metadata_user = user_of(map.next_value::<&RawValue>()?.get());
             return Ok(true);
         } else if is("options") {
-            self.runner.take(map.next_value::<&RawValue>()?.get());
+            self.options.take(map.next_value::<&RawValue>()?.get());
             return Ok(true);
         } else {
             return Ok(false);
@@ -117,6 +129,7 @@ impl<'a> Notes<'a> {
             return Facts::default();
         }
         let text = self.text.unwrap_or_default();
+        let output_limit = self.output_limit();
         let (mut chain, is_empty, text_bytes) = match self.messages {
             Some(chain) => {
                 let (is_empty, bytes) = (chain.is_empty(), chain.bytes());
@@ -132,7 +145,9 @@ impl<'a> Notes<'a> {
         let model = model.unwrap_or_default();
         let model_hash = ModelKey::parse(model).map_or(0, |key| key.hash64());
         Facts {
-            runner: self.runner,
+            runner: self.options.runner,
+            output_limit,
+            stream: self.stream.and_then(|raw| serde_json::from_str(raw).ok()),
             is_empty,
             keeps_nothing: self.keep_alive.is_some_and(keep_alive::is_zero),
             session: [self.cache_key, self.metadata_user, self.user]
@@ -141,6 +156,16 @@ impl<'a> Notes<'a> {
             prompt_bytes: text_bytes + (system.len() + tools.len()) as u64,
             prefixes: chain.finish(&[&model_hash.to_le_bytes(), system, tools]),
         }
+    }
+}
+
+impl Notes<'_> {
+    /// Ollama's own option, or the limit of the other APIs; what is negative or none at all limits nothing.
+    fn output_limit(&self) -> Option<u32> {
+        let limit = self
+            .max_tokens
+            .and_then(|raw| serde_json::from_str(raw).ok());
+        u32::try_from(self.options.num_predict.or(limit)?).ok()
     }
 }
 

@@ -24,7 +24,7 @@ pub struct RunnerOptions {
     pub num_thread: Option<i64>,
 }
 
-impl RunnerOptions {
+impl Options {
     /// Takes over what an `options` object says. Ollama, which reads it into a map, minds the case of its keys, and adds
     /// up several such objects; `null` for the whole forgets what came before, for one option leaves it open.
     pub(super) fn take(&mut self, raw: &str) {
@@ -39,26 +39,35 @@ impl RunnerOptions {
     }
 }
 
-struct Given(RunnerOptions);
+/// The options of a request that matter to routing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Options {
+    pub(super) runner: RunnerOptions,
+    /// Tokens that the answer may have; negative for no limit.
+    pub(super) num_predict: Option<i64>,
+}
+
+struct Given(Options);
 
 impl<'de> Visitor<'de> for Given {
-    type Value = RunnerOptions;
+    type Value = Options;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RunnerOptions, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Options, A::Error> {
         let Self(mut options) = self;
         while let Some(key) = map.next_key_seed(Key)? {
             let raw = map.next_value::<&RawValue>()?.get();
             match &*key {
-                "num_ctx" => options.num_ctx = integer(raw),
-                "num_batch" => options.num_batch = integer(raw),
-                "num_gpu" => options.num_gpu = integer(raw),
-                "main_gpu" => options.main_gpu = integer(raw),
-                "use_mmap" => options.use_mmap = serde_json::from_str(raw).ok(),
-                "num_thread" => options.num_thread = integer(raw),
+                "num_ctx" => options.runner.num_ctx = integer(raw),
+                "num_batch" => options.runner.num_batch = integer(raw),
+                "num_gpu" => options.runner.num_gpu = integer(raw),
+                "main_gpu" => options.runner.main_gpu = integer(raw),
+                "use_mmap" => options.runner.use_mmap = serde_json::from_str(raw).ok(),
+                "num_thread" => options.runner.num_thread = integer(raw),
+                "num_predict" => options.num_predict = integer(raw),
                 _ => {}
             }
         }

@@ -1,0 +1,133 @@
+//! Where a request will be done the soonest and delay others the least, as far as can be told from what is known.
+//!
+//! The score of each node is in seconds ([`score()`]). The backend with the least to do is taken unless another one is
+//! clearly better, so that small errors of prediction cost nothing.
+
+mod score;
+
+pub use score::{Terms, score};
+
+use super::{Candidates, Dice, Entry, Strategy, score as scores};
+use crate::knowledge::{Fit, Outlook};
+use smallvec::SmallVec;
+use std::sync::atomic::Ordering::Relaxed;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "adaptive",
+    summary: "the backend that should be done first and delay others least, as learnt from the answers",
+    build: |seed| Box::new(Adaptive(Dice::seeded(seed))),
+};
+
+/// Another backend than the one with the least to do must cost less than this share of it.
+const CLEARLY: f64 = 0.9;
+/// Backends within this factor and so many seconds of the best are as good.
+const EQUAL_FACTOR: f64 = 1.03;
+const EQUAL_SECONDS: f64 = 0.02;
+/// Among those, one that has so many more tokens of the prompt computed already is taken.
+const MORE_CACHED: f64 = 64.0;
+/// Candidates that are looked at; of more, those with the least to do.
+const LOOKED_AT: usize = 32;
+
+#[derive(Debug)]
+struct Adaptive(Dice);
+
+/// A candidate, looked at.
+struct Looked {
+    at: usize,
+    score: f64,
+    /// Requests per slot, with one more.
+    load: f64,
+    cached: f64,
+    fit: Fit,
+}
+
+impl Strategy for Adaptive {
+    fn pick(&self, candidates: &Candidates<'_>) -> usize {
+        let Some(first) = candidates.get(0) else {
+            return 0;
+        };
+        if candidates.len() == 1 {
+            return 0;
+        }
+        if candidates.job.model.is_none() {
+            return scores::lowest(&scores::loads(candidates), &self.0);
+        }
+        let lore = first.lore();
+        let miss_cost = lore.medians.cached_share();
+        let looked: SmallVec<[Looked; 16]> = self
+            .worth_a_look(candidates)
+            .into_iter()
+            .filter_map(|at| {
+                let backend = candidates.get(at)?;
+                let outlook = backend.outlook(candidates.job);
+                let score = score(&candidates.job.work, &outlook, miss_cost).total();
+                Some(Looked {
+                    at,
+                    score,
+                    load: load(backend.in_flight(), backend.weight(), &outlook),
+                    cached: outlook.cached,
+                    fit: outlook.fit,
+                })
+            })
+            .collect();
+        let Some(chosen) = self.choose(&looked) else {
+            return 0;
+        };
+        // What a choice by load alone would have reloaded.
+        let idlest = looked.iter().min_by(|a, b| a.load.total_cmp(&b.load));
+        if chosen.fit != Fit::OtherShape
+            && idlest.is_some_and(|idlest| idlest.fit == Fit::OtherShape)
+        {
+            lore.reloads_avoided.fetch_add(1, Relaxed);
+        }
+        chosen.at
+    }
+}
+
+impl Adaptive {
+    fn choose<'a>(&self, looked: &'a [Looked]) -> Option<&'a Looked> {
+        let order =
+            |a: &&Looked, b: &&Looked| a.load.total_cmp(&b.load).then(a.score.total_cmp(&b.score));
+        let idlest = looked.iter().min_by(order)?;
+        let best = looked
+            .iter()
+            .map(|it| it.score)
+            .fold(f64::INFINITY, f64::min);
+        if best > CLEARLY * idlest.score {
+            let mut equals = looked.iter().filter(|it| order(it, &idlest).is_eq());
+            let count = equals.clone().count();
+            return equals.nth(self.0.below(count));
+        }
+        let mut good: SmallVec<[&Looked; 16]> = looked
+            .iter()
+            .filter(|it| it.score <= EQUAL_FACTOR * best + EQUAL_SECONDS)
+            .collect();
+        let most = good.iter().map(|it| it.cached).fold(0.0, f64::max);
+        good.retain(|it| it.cached > most - MORE_CACHED);
+        let least = good.iter().map(|it| it.load).fold(f64::INFINITY, f64::min);
+        good.retain(|it| it.load <= least);
+        good.get(self.0.below(good.len())).copied()
+    }
+
+    /// The places of those who are scored: everybody in a fleet of usual size.
+    fn worth_a_look(&self, candidates: &Candidates<'_>) -> SmallVec<[usize; LOOKED_AT]> {
+        if candidates.len() <= LOOKED_AT {
+            return (0..candidates.len()).collect();
+        }
+        let loads = scores::loads(candidates);
+        let mut places: Vec<usize> = (0..candidates.len()).collect();
+        // Chance decides among equals, so that all of a big fleet get their turn.
+        let from = self.0.below(places.len());
+        places.rotate_left(from);
+        places.select_nth_unstable_by(LOOKED_AT - 1, |a, b| {
+            let load = |at: &usize| loads.get(*at).copied().unwrap_or(f64::INFINITY);
+            load(a).total_cmp(&load(b))
+        });
+        places.into_iter().take(LOOKED_AT).collect()
+    }
+}
+
+/// How full a backend would be: by what its slots hold, and what it is said to be able to do.
+fn load(in_flight: usize, weight: f64, outlook: &Outlook) -> f64 {
+    (in_flight + 1) as f64 / (weight * outlook.slots as f64)
+}
