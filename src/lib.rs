@@ -21,6 +21,7 @@
 //! | the straight way of a request | `proxy` |
 //! | listeners, ticks, files, signals | `server`, `admin`, `probe`, `log`, `reload`, `gateway`, [`cli`] |
 //! | simulated nodes, which use only the wire | [`mock`] |
+//! | simulated fleets in virtual time, before which the real choice is at work | [`sim`] |
 //!
 //! # A request in a straight line
 //!
@@ -87,6 +88,7 @@ mod reply;
 mod route;
 mod server;
 mod session;
+pub mod sim;
 mod state;
 mod survey;
 mod tcp;

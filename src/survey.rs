@@ -65,7 +65,7 @@ pub async fn loaded(backend: &Backend) -> Result<(), Failure> {
     let asked = Instant::now();
     let loaded = Loaded::from_ps(&list(backend, "/api/ps").await?);
     let loaded = loaded.map_err(|error| unreadable("loaded models", &error))?;
-    backend.see(loaded, asked, Instant::now());
+    backend.see(loaded, asked, Instant::now(), jiff::Timestamp::now());
     Ok(())
 }
 

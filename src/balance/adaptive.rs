@@ -4,6 +4,8 @@
 //! clearly better, so that small errors of prediction cost nothing.
 
 mod score;
+#[cfg(test)]
+mod tests;
 
 pub use score::{Terms, score};
 
@@ -25,6 +27,10 @@ const EQUAL_FACTOR: f64 = 1.03;
 const EQUAL_SECONDS: f64 = 0.02;
 /// Among those, one that has so many more tokens of the prompt computed already is taken.
 const MORE_CACHED: f64 = 64.0;
+/// A backend that has the model and nothing to do is tried again after so many seconds, if it should not cost more than
+/// this factor of the best: what is not tried is not known.
+const TRY_AFTER: f64 = 120.0;
+const TRY_FACTOR: f64 = 1.5;
 /// Candidates that are looked at; of more, those with the least to do.
 const LOOKED_AT: usize = 32;
 
@@ -39,6 +45,7 @@ struct Looked {
     load: f64,
     cached: f64,
     fit: Fit,
+    idle: f64,
 }
 
 impl Strategy for Adaptive {
@@ -67,6 +74,7 @@ impl Strategy for Adaptive {
                     load: load(backend.in_flight(), backend.weight(), &outlook),
                     cached: outlook.cached,
                     fit: outlook.fit,
+                    idle: outlook.idle,
                 })
             })
             .collect();
@@ -93,6 +101,15 @@ impl Adaptive {
             .iter()
             .map(|it| it.score)
             .fold(f64::INFINITY, f64::min);
+        // A request that could save itself work somewhere is not the one to try others with.
+        let is_stale = |it: &&Looked| {
+            it.fit == Fit::Hot && it.idle > TRY_AFTER && it.score < TRY_FACTOR * best
+        };
+        let saves = looked.iter().any(|it| it.cached > MORE_CACHED);
+        let stale = looked.iter().filter(is_stale).filter(|_| !saves);
+        if let Some(stale) = stale.max_by(|a, b| a.idle.total_cmp(&b.idle)) {
+            return Some(stale);
+        }
         if best > CLEARLY * idlest.score {
             let mut equals = looked.iter().filter(|it| order(it, &idlest).is_eq());
             let count = equals.clone().count();

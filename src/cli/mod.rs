@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod bench;
 mod check;
 mod demo;
 mod mock;
@@ -44,6 +45,8 @@ enum Command {
     Mock(mock::MockArgs),
     /// Read the configuration and say what it means, or all that is wrong with it
     Check(check::CheckArgs),
+    /// Compare strategies
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -53,9 +56,11 @@ impl Cli {
     /// When it could not do what it is for.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let command = self.command.unwrap_or(Command::Serve(self.serve));
-        if let Command::Check(args) = command {
-            return Ok(check::run(args));
-        }
+        let command = match command {
+            Command::Check(args) => return Ok(check::run(args)),
+            Command::Bench(args) => return bench::run(args).map(|()| ExitCode::SUCCESS),
+            command => command,
+        };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(
                 std::thread::available_parallelism()
@@ -70,6 +75,7 @@ impl Cli {
                 Command::Demo(args) => demo::run(args).await,
                 Command::Mock(args) => mock::run(args).await.map(|()| ExitCode::SUCCESS),
                 Command::Check(args) => Ok(check::run(args)),
+                Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
             }
         })
     }

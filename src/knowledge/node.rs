@@ -296,6 +296,11 @@ impl Inner {
             } else {
                 self.flights.len()
             },
+            idle: if self.flights.is_empty() {
+                now - self.sign_at
+            } else {
+                0.0
+            },
             is_stuck: self.is_stuck(&speed, now),
         }
     }

@@ -51,6 +51,8 @@ pub struct Outlook {
     pub failures: f64,
     /// Requests that a node has whose speed nobody has measured.
     pub unproven: usize,
+    /// Seconds since anything was last heard of a request there; 0 while it has one.
+    pub idle: f64,
     /// Whether it has work, and has given no sign of progress for too long.
     pub is_stuck: bool,
 }
@@ -85,6 +87,7 @@ impl Default for Outlook {
             eviction: 0.0,
             failures: 0.0,
             unproven: 0,
+            idle: 0.0,
             is_stuck: false,
         }
     }

@@ -8,6 +8,7 @@ use crate::knowledge::{Job, Model, Models, Node, Outlook, Seen, Sighting};
 use crate::link::Links;
 use crate::wire::ModelKey;
 use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -382,14 +383,14 @@ impl Backend {
         self.live.loaded.load_full()
     }
 
-    /// Notes what it has in memory; it was asked at `asked`.
-    pub fn see(&self, loaded: Loaded, asked: Instant, now: Instant) {
+    /// Notes what it has in memory; it was asked at `asked`, and the clock on the wall shows `today`.
+    pub fn see(&self, loaded: Loaded, asked: Instant, now: Instant, today: Timestamp) {
         let seen = |it: &LoadedModel| {
             let models = &self.live.lore.models;
             let model = models.get(Models::id(&it.digest, it.key.hash64()));
             model.set_memory(it.size);
             let expires = it
-                .expires_in()
+                .expires_in(today)
                 .map(|left| clock::seconds(now) + left.as_secs_f64());
             Seen {
                 model,

@@ -130,13 +130,13 @@ impl Inventory {
 }
 
 impl LoadedModel {
-    /// How long it stays if nobody uses it, by this machine's clock; `None` if the backend did not say. Ollama's word for
-    /// ever is a year that never comes.
-    pub fn expires_in(&self) -> Option<std::time::Duration> {
+    /// How long it stays if nobody uses it, when the clock on the wall shows `today`; `None` if the backend did not say.
+    /// Ollama's word for ever is a year that never comes.
+    pub fn expires_in(&self, today: Timestamp) -> Option<std::time::Duration> {
         if self.expires_at == Timestamp::UNIX_EPOCH {
             return None;
         }
-        let left = self.expires_at.duration_since(Timestamp::now());
+        let left = self.expires_at.duration_since(today);
         Some(left.try_into().unwrap_or_default())
     }
 }
