@@ -221,7 +221,9 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
         let chosen = if pinned {
             fleet::lease_pinned(state, &tried, now)
         } else if call.route.loads_models() {
-            match state.queue.admit(state, call, &tried, access).await {
+            let (demand, urgency) = (&call.demand, call.urgency);
+            let admitted = state.queue.admit(state, demand, urgency, &tried, access);
+            match admitted.await {
                 Ok(chosen) => chosen,
                 Err(busy) => {
                     last = last.or(Err(Some(busy)));

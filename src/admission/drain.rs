@@ -65,3 +65,30 @@ impl Drain {
         self.since
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_time_in_which_somebody_waited_counts() {
+        let second = Duration::from_secs(1);
+        let mut now = Instant::now();
+        let mut drain = Drain::new(now);
+        for served in 0..8 {
+            assert_eq!(drain.wait_behind(0, true, now).is_some(), served >= 4);
+            now += 60 * second; // nobody waits
+            drain.begin(now);
+            now += second;
+            drain.serve(now);
+        }
+        let wait = drain.wait_behind(2, true, now + second / 2).unwrap();
+        assert!((wait - 2.5).abs() < 1e-9, "{wait}");
+        let wait = drain.wait_behind(2, false, now).unwrap();
+        assert!((wait - 3.0).abs() < 1e-9, "{wait}");
+        now += MEMORY + second;
+        assert_eq!(drain.wait_behind(2, false, now), None, "long ago");
+        drain.begin(now);
+        assert_eq!(drain.wait_behind(2, true, now), None, "it begins anew");
+    }
+}

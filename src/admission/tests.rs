@@ -148,7 +148,7 @@ fn is_sane(refusal: Refusal) -> bool {
 /// Random events for a line and a list side by side; both must always decide alike. Returns why requests were refused.
 fn walk(seed: u64, steps: usize) -> HashSet<Reason> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut limit = random.usize(0..24);
+    let mut limit = random.usize(0..16);
     let mut line = Line::new(limit, seed);
     let mut list = List::default();
     let mut now = Instant::now();
@@ -221,7 +221,7 @@ fn walk(seed: u64, steps: usize) -> HashSet<Reason> {
                 line.leave(*id);
             }
         } else if chance < 96 {
-            limit = random.usize(0..24);
+            limit = random.usize(0..16);
             line.set_limit(limit);
         } else {
             now += after(random.u64(0..2000));

@@ -5,13 +5,17 @@
 //! nobody overtakes. Nothing waits under that lock. Room that comes free is only rung for, by a [`Bell`]; one task,
 //! [`Queue::run`], hears it and gives the room away.
 
+mod tally;
+#[cfg(test)]
+mod tests;
+
 use crate::access::Access;
 use crate::admission::{Class, Id, Line, Reason, Refusal, Ticket};
-use crate::call::Call;
 use crate::demand::Demand;
 use crate::error::Error;
 use crate::pool::{Bell, Choice, Lease};
 use crate::state::State;
+use crate::urgency::Urgency;
 use crate::wire::ModelKey;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
@@ -19,6 +23,7 @@ use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tally::Tally;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
@@ -62,17 +67,6 @@ struct Waiter {
 /// What a waiter is told in the end: a lease, or that no backend can take it any more, or why it may not wait.
 type Answer = Result<Option<Lease>, Refusal>;
 
-/// What became of the requests of one class that had to wait.
-#[derive(Debug, Clone, Copy, Default)]
-struct Tally {
-    waiting: u64,
-    admitted: u64,
-    full: u64,
-    displaced: u64,
-    hopeless: u64,
-    expired: u64,
-}
-
 impl Queue {
     /// An empty queue that listens to a bell. All chance comes from the seed.
     pub fn new(limit: usize, bell: Arc<Bell>, seed: u64) -> Self {
@@ -112,21 +106,21 @@ impl Queue {
         }
     }
 
-    /// Waits until a backend has room for a call, and counts it in there; at once if one has. `None` if no backend can
+    /// Waits until a backend has room for a request, and counts it in there; at once if one has. `None` if no backend can
     /// take it at all.
     ///
     /// Dropping the future gives up the place in the queue, and a lease that was on its way.
     ///
     /// # Errors
-    /// When the call may not wait, or not any longer.
+    /// When the request may not wait, or not any longer.
     pub async fn admit(
         &self,
         state: &State,
-        call: &Call,
+        demand: &Demand,
+        urgency: Urgency,
         tried: &[u64],
         access: &mut Access,
     ) -> Result<Option<Lease>, Error> {
-        let demand = &call.demand;
         let has_room = |state: &State, now| {
             let model = demand.model.as_ref();
             state.pool.has_room(model, demand.is_embedding, tried, now)
@@ -144,7 +138,7 @@ impl Queue {
                 Choice::Nobody => return Ok(None),
                 Choice::Full => {}
             }
-            let own = call.urgency.patience.map(|patience| came + patience);
+            let own = urgency.patience.map(|patience| came + patience);
             let most = now + state.settings.queue.timeout.saturating_sub(before);
             let deadline = own.map_or(most, |own| own.min(most));
             let (answer, told) = oneshot::channel();
@@ -155,7 +149,7 @@ impl Queue {
                     is_embedding: demand.is_embedding,
                     tried: tried.into(),
                 },
-                class: call.urgency.class,
+                class: urgency.class,
                 answer,
             };
             let joined = self.join(&mut inner, waiter, deadline, now);
@@ -306,33 +300,6 @@ impl Inner {
             ),
             retry_after: refusal.retry_after,
         }
-    }
-}
-
-impl Tally {
-    fn refuse(&mut self, reason: Reason) {
-        let count = match reason {
-            Reason::Full => &mut self.full,
-            Reason::Displaced => &mut self.displaced,
-            Reason::Hopeless => &mut self.hopeless,
-            Reason::Expired => &mut self.expired,
-        };
-        *count += 1;
-    }
-
-    fn refused(&self) -> u64 {
-        self.full + self.displaced + self.hopeless + self.expired
-    }
-
-    fn status(&self) -> Value {
-        json!({
-            "waiting": self.waiting,
-            "admitted": self.admitted,
-            "full": self.full,
-            "displaced": self.displaced,
-            "hopeless": self.hopeless,
-            "expired": self.expired,
-        })
     }
 }
 
