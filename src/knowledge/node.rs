@@ -119,11 +119,19 @@ impl Node {
 
     /// Whether every slot that a request could use has one, and, where slots are learnt, one more waits: more than were
     /// ever seen at work must be tried for more to be seen.
-    pub fn is_full(&self, model: &Model, is_embedding: bool, configured: Option<usize>) -> bool {
-        let inner = self.up_to_date();
+    pub fn is_full(
+        &self,
+        model: &Model,
+        is_embedding: bool,
+        configured: Option<usize>,
+        now: f64,
+    ) -> bool {
+        let mut inner = self.up_to_date();
         let Some(at) = inner.memory.place(model.id()) else {
             return false;
         };
+        // While all are full nobody looks how they stand, which is when there is most to be learnt.
+        inner.notice_slots(at, now);
         let users = inner
             .memory
             .residents

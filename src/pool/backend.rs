@@ -231,8 +231,10 @@ impl Backend {
     }
 
     /// Whether it has no room for a request for a model but in its own line.
-    pub fn is_full(&self, model: &Model, is_embedding: bool) -> bool {
-        self.live.node.is_full(model, is_embedding, self.spec.slots)
+    pub fn is_full(&self, model: &Model, is_embedding: bool, now: Instant) -> bool {
+        self.live
+            .node
+            .is_full(model, is_embedding, self.spec.slots, clock::seconds(now))
     }
 
     /// What is known of it beyond what it says.

@@ -139,7 +139,7 @@ impl Pool {
         }
         let job = self.job(demand, now);
         if let Some(model) = &job.model {
-            eligible.retain(|backend| !backend.is_full(model, demand.is_embedding));
+            eligible.retain(|backend| !backend.is_full(model, demand.is_embedding, now));
         }
         lease(strategy, &eligible, &job, tried, now).map_or(Choice::Full, Choice::Lease)
     }
@@ -159,7 +159,7 @@ impl Pool {
         };
         let eligible = self.eligible(model, tried, now);
         let mut backends = eligible.iter();
-        eligible.is_empty() || backends.any(|backend| !backend.is_full(known, is_embedding))
+        eligible.is_empty() || backends.any(|backend| !backend.is_full(known, is_embedding, now))
     }
 
     /// A request, with what is known of its model.
