@@ -118,7 +118,8 @@ impl Node {
     }
 
     /// Whether every slot that a request could use has one, and, where slots are learnt, one more waits: more than were
-    /// ever seen at work must be tried for more to be seen.
+    /// ever seen at work must be tried for more to be seen. A node with answers that come whole, of which nothing can be
+    /// seen, is only full by the operator's word.
     pub fn is_full(
         &self,
         model: &Model,
@@ -138,12 +139,14 @@ impl Node {
             .get(at)
             .map_or(0, |resident| resident.users);
         let slots = inner.slots_of(at, is_embedding, configured);
-        users
-            >= if configured.is_some() {
-                slots
-            } else {
-                slots + 1
-            }
+        if configured.is_some() {
+            return users >= slots;
+        }
+        // How many answers are written at once can be seen of streams alone: what cannot be learnt must not bind.
+        let mut flights = inner.flights.iter();
+        let is_learnable = is_embedding
+            || flights.all(|flight| flight.model_id != model.id() || flight.is_streamed);
+        is_learnable && users > slots
     }
 
     /// Counts a request in: whatever it changes on the node is believed from now on. `None` if it names no model that

@@ -318,6 +318,37 @@ async fn the_access_line_says_how_long_a_request_has_waited() {
     }
 }
 
+#[tokio::test]
+async fn where_slots_are_learnt_only_what_can_be_counted_waits() {
+    let mut node = Node::start("m").await;
+    let url = node.backend.url();
+    let proxy = Proxy::start(&format!("[[backend]]\nurl = '{url}'"));
+    // One more than the one slot that there surely is; these nodes send nothing before they are told to.
+    let _a = Ask::default().send(proxy.address()).await;
+    let _b = Ask::default().send(proxy.address()).await;
+    let works = [node.next().await, node.next().await];
+    let mut waiting = line_up(&proxy, &[named("third", 1)]).await;
+    for work in works {
+        work.end.send(()).unwrap();
+    }
+    let work = node.next().await;
+    assert_eq!(work.name, "third");
+    work.end.send(()).unwrap();
+    assert_eq!(waiting[0].answer().await.status, 200);
+    proxy.until_idle().await;
+    let whole = Ask {
+        path: "/v1/chat/completions",
+        ..Ask::default()
+    };
+    let mut clients = Vec::new();
+    let mut works = Vec::new();
+    for _ in 0..5 {
+        clients.push(whole.send(proxy.address()).await);
+        works.push(node.next().await);
+    }
+    assert_eq!(proxy.status().await["queue"]["waiting"], 0);
+}
+
 /// Checks that an answer is a refusal in the shape of its family, and says when to come again.
 #[track_caller]
 fn check_refusal(path: &str, answer: &Answer, why: &str) {
