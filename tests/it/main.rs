@@ -7,6 +7,7 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod admission; // who waits, in which order, and how long
 mod balancing; // who gets which request
 mod bodies; // bodies in every form that Ollama takes
 mod cancellation; // clients that leave
