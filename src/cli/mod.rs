@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod bench;
 mod check;
 mod demo;
 mod mock;
@@ -44,6 +45,8 @@ enum Command {
     Mock(mock::MockArgs),
     /// Read the configuration and say what it means, or all that is wrong with it
     Check(check::CheckArgs),
+    /// Measure a running proxy or node, or compare strategies
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -69,6 +72,7 @@ impl Cli {
                 Command::Serve(args) => serve::run(args).await,
                 Command::Demo(args) => demo::run(args).await,
                 Command::Mock(args) => mock::run(args).await.map(|()| ExitCode::SUCCESS),
+                Command::Bench(args) => bench::run(args).await,
                 Command::Check(args) => Ok(check::run(args)),
             }
         })
