@@ -9,8 +9,10 @@ use std::time::Duration;
 const DOTS: usize = 3000;
 /// Points of a distribution's line.
 const QUANTILES: usize = 200;
-/// Pieces that the time is cut into.
+/// Pieces that the time is cut into at most.
 const BUCKETS: f64 = 60.0;
+/// Requests in a piece, at least on average: of fewer, percentiles are noise.
+const BUCKET_REQUESTS: f64 = 8.0;
 
 /// What the charts of a run are drawn from. Times are seconds, to the tenth of a millisecond.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -120,8 +122,11 @@ fn buckets(outcomes: &[Outcome], by: &Measure) -> (f64, Vec<Bucket>) {
     if !first.is_finite() {
         return (1.0, Vec::new());
     }
-    let lengths = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0];
-    let wanted = (last - first) / BUCKETS;
+    let lengths = [
+        0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0, 900.0,
+    ];
+    let count = (outcomes.len() as f64 / BUCKET_REQUESTS).clamp(1.0, BUCKETS);
+    let wanted = (last - first) / count;
     let length = lengths.into_iter().find(|length| *length >= wanted);
     let length = length.unwrap_or(wanted);
     let mut pieces: Vec<(f64, Vec<&Outcome>)> = Vec::new();

@@ -324,7 +324,11 @@ impl Exchange<'_> {
             return Err((kind, text));
         }
         while let Some(piece) = piece(&mut body, &mut link).await {
-            self.answer.read(&piece.map_err(broken)?).map_err(broken)?;
+            // A cut that was announced is told in the words of the announcement.
+            let mut announced =
+                |error| (Failure::Broken, self.answer.error.take().unwrap_or(error));
+            let piece = piece.map_err(|error| announced(format!("{error:#}")))?;
+            self.answer.read(&piece).map_err(broken)?;
             if self.first_token.is_none() && self.answer.has_begun() {
                 self.first_token = Some(Instant::now());
             }
