@@ -84,10 +84,11 @@ function decades(a, b, many) {
   if (all.length < 3) for (const x of steps(a, b, 4)) if (x > 0 && !all.includes(x)) all.push(x);
   return all.sort((x, y) => x - y);
 }
-const range = values => {
+// From the least to the greatest, but not past `most` times the least.
+const range = (values, most = Infinity) => {
   const good = values.filter(x => x > 0);
   if (!good.length) return [1e-3, 1];
-  const low = Math.min(...good), high = Math.max(...good);
+  const low = Math.min(...good), high = Math.min(Math.max(...good), low * most);
   return high / low < 1.5 ? [low / 1.4, high * 1.4] : [low / 1.08, high * 1.08];
 };
 function yAxis(ticks, y, left, right, text) {
@@ -257,7 +258,8 @@ function sim() {
     return own.length ? own.reduce((a, b) => a + b, 0) / own.length : 1e9;
   };
   const strategies = unique(C.map(c => c.strategy)).sort((a, b) => score(a) - score(b));
-  const hue = Object.fromEntries(strategies.map((s, i) => [s, color(i)]));
+  const rivals = strategies.filter(s => s !== D.baseline);
+  const hue = Object.fromEntries(strategies.map(s => [s, s === D.baseline ? "var(--soft)" : color(rivals.indexOf(s))]));
   const against = D.baseline || "the best";
   const usual = loads.reduce((p, q) => Math.abs(q - 0.7) < Math.abs(p - 0.7) ? q : p, loads[0]);
   const state = { load: usual, scenario: scenarios[0] };
@@ -277,18 +279,17 @@ function sim() {
     }
     el.append(row);
   }
-  const own = strategies.filter(s => s !== D.baseline);
-  const top = own[0] || strategies[0], factor = name => Math.exp(score(name));
+  const top = rivals[0] || strategies[0], factor = name => Math.exp(score(name));
   const seeds = Math.max(0, ...C.map(c => c.seeds.length));
   tiles([
     ["Best over all", top || "–", top ? `${round(factor(top), 2)} × ${against}, geometric mean` : "", "good"],
-    ["Runner-up", own[1] || "–", own[1] ? `${round(factor(own[1]), 2)} × ${against}` : ""],
+    ["Runner-up", rivals[1] || "–", rivals[1] ? `${round(factor(rivals[1]), 2)} × ${against}` : ""],
     ["Compared", `${strategies.length} strategies`, `in ${scenarios.length} scenario${scenarios.length > 1 ? "s" : ""}`],
     ["Runs", String(D.runs.length), `${seeds} seed${seeds > 1 ? "s" : ""}, ${D.runs.reduce((n, r) => n + r.requests, 0).toLocaleString("en")} requests`],
   ]);
   page.append(cards);
 
-  const heat = card("Who wins where", `Mean time to the whole answer, as a multiple of ${against}: 1.00 is as good. Best strategies first; darker is slower.`, true);
+  const heat = card("Who wins where", `Mean time to the whole answer, as a multiple of ${against}: 1.00 is as good. Best strategies first; the stronger the colour, the slower.`, true);
   chips(heat, "load", loads, l => l == null ? "all" : `${Math.round(l * 100)} % load`);
   const table = document.createElement("div");
   table.className = "scroll";
@@ -317,7 +318,7 @@ function sim() {
   const bars = chart(spread, () => 40 + 30 * strategies.length, (w, h) => {
     const rows = strategies.map(n => at(state.scenario, n, state.load)).filter(Boolean).sort((p, q) => mean(p.e2e_p99) - mean(q.e2e_p99));
     const left = Math.min(170, w * .38), right = w - 12, bottom = h - 26;
-    const [a, b] = range(rows.flatMap(c => [mean(c.e2e_p50), mean(c.e2e_p99)]));
+    const [a, b] = range(rows.flatMap(c => [mean(c.e2e_p50), mean(c.e2e_p99)]), 300);
     const x = log(a, b, left + 8, right);
     return xAxis(decades(a, b, w > 480), x, bottom, 2, short) + rows.map((c, i) => {
       const y = 16 + i * 30, p = [c.e2e_p50, c.e2e_p95, c.e2e_p99].map(mean), X = p.map(x);
@@ -330,14 +331,14 @@ function sim() {
   listeners.push(() => bars.redraw());
 
   if (loads.length > 1) {
-    const lines = card("As load grows", "Mean time to the whole answer over offered load.", false);
+    const lines = card("As load grows", "Mean time to the whole answer over offered load. What runs along the upper edge is beyond it.", false);
     chips(lines, "scenario", scenarios, String);
     const key = document.createElement("div");
     lines.append(key);
     const plot = chart(lines, 360, (w, h) => {
       const left = 52, right = w - 14, top = 10, bottom = h - 26;
       const all = strategies.map(n => [n, loads.map(l => at(state.scenario, n, l)).filter(c => c && c.e2e_mean)]).filter(s => s[1].length);
-      const [a, b] = range(all.flatMap(s => s[1].flatMap(c => [c.e2e_mean.low, c.e2e_mean.high])));
+      const [a, b] = range(all.flatMap(s => s[1].flatMap(c => [c.e2e_mean.low, c.e2e_mean.high])), 60);
       const x = linear(loads[0], loads[loads.length - 1], left + 8, right - 8), y = log(a, b, bottom, top);
       key.innerHTML = "";
       legend(key, all.map(([n]) => [n, hue[n]]));
