@@ -183,7 +183,7 @@ fn length(outcomes: &[Outcome]) -> Duration {
     let first = outcomes.iter().map(|outcome| outcome.intended).min();
     let last = outcomes.iter().map(|o| o.intended + o.total).max();
     last.zip(first)
-        .map_or(Duration::ZERO, |(last, first)| last - first)
+        .map_or(Duration::ZERO, |(last, first)| last.saturating_sub(first))
 }
 
 impl Errors {

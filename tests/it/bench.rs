@@ -104,7 +104,7 @@ async fn every_request_is_accounted_for_in_both_apis_with_its_node_and_its_token
             assert!(outcome.intended.abs_diff(planned.at) < Duration::from_millis(1));
         }
         let of_a = run.outcomes.iter().filter(|o| o.node == Some(0)).count();
-        assert_eq!(of_a, 20);
+        assert!((15..=25).contains(&of_a), "{of_a} of 40");
         assert_eq!(run.lags.len(), 40);
         assert!(run.lags.is_sorted());
     }
@@ -133,7 +133,7 @@ async fn a_session_waits_for_each_answer_and_says_all_that_was_said() {
         prompts > alone * 2,
         "{prompts} tokens of prompts, {alone} of them new"
     );
-    assert!(node.log().iter().all(|record| record.status == Some(200)));
+    assert!(node.log().iter().all(|record| record.completed));
 }
 
 #[track_caller]
@@ -210,7 +210,7 @@ async fn warm_up_is_sent_and_does_not_count() {
     let target = Arc::new(Target::new(&node.url(), Api::Native, 64).unwrap());
     let mut options = options(Duration::from_secs(600));
     let planned = workload(20).plan(1);
-    options.warmup = planned[5].at;
+    options.warmup = (planned[4].at + planned[5].at) / 2;
     let progress = Arc::new(Progress::default());
     let driven = soon(
         "the run",
@@ -227,7 +227,7 @@ async fn the_program_writes_a_table_json_and_a_page_that_needs_nothing_else() {
     let (a, b) = (node().await, node().await);
     let proxy = Proxy::start(&config("round_robin", &[a.url(), b.url()]));
     a.faults()
-        .set(Fault::new(Kind::NotFound404).text("what a pity"));
+        .set(Fault::new(Kind::ErrorInStream).text("what a pity"));
     let folder = tempfile::tempdir().unwrap();
     let (json, html) = (folder.path().join("r.json"), folder.path().join("r.html"));
     let target = proxy.address().to_string();
@@ -270,8 +270,8 @@ async fn the_program_writes_a_table_json_and_a_page_that_needs_nothing_else() {
         (&json["kind"], &run["requests"]),
         (&"live".into(), &30.into())
     );
-    let answered = run["errors"]["answered"].as_u64().unwrap();
-    assert!(answered > 0, "{run}");
+    let broken = run["errors"]["broken"].as_u64().unwrap();
+    assert!((10..=20).contains(&broken), "about half of 30: {run}");
     assert_eq!(run["e2e"]["max"], 10.0, "a failure counts as the timeout");
     let page = std::fs::read_to_string(html)
         .unwrap()

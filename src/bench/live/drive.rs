@@ -160,15 +160,14 @@ impl Course {
     ) {
         let mut request = Some(first);
         for planned in lane {
-            let (path, body) = match request.take() {
-                Some(first) => first,
-                None => {
-                    let think = planned.session.map_or(Duration::ZERO, |turn| turn.think);
-                    intended = Instant::now() + self.scaled(think);
-                    let request = talk.ask(&planned, self.target.api);
-                    wait_for(intended).await;
-                    request
-                }
+            let (path, body) = if let Some(first) = request.take() {
+                first
+            } else {
+                let think = planned.session.map_or(Duration::ZERO, |turn| turn.think);
+                intended = Instant::now() + self.scaled(think);
+                let request = talk.ask(&planned, self.target.api);
+                wait_for(intended).await;
+                request
             };
             let answer = self.request(&planned, path, body, intended).await;
             talk.answered(&answer);

@@ -116,6 +116,30 @@ impl Workload {
         planned
     }
 
+    /// The requests of a trace: when each was sent, the tokens of its prompt and of its answer. Only models and the share
+    /// of embeddings are drawn; rate, amount and lengths are the trace's.
+    pub fn replay(&self, trace: &[(Duration, u32, u32)], seed: u64) -> Vec<Planned> {
+        let mut contents = Rng::with_seed(!seed);
+        let mut planned: Vec<Planned> = trace
+            .iter()
+            .take(REQUESTS)
+            .map(|&(at, prompt_tokens, output_tokens)| {
+                let drawn = self.request(at, None, &mut contents);
+                Planned {
+                    prompt_tokens: prompt_tokens.max(1),
+                    output_tokens: if drawn.embedding {
+                        0
+                    } else {
+                        output_tokens.max(1)
+                    },
+                    ..drawn
+                }
+            })
+            .collect();
+        planned.sort_by_key(|planned| planned.at);
+        planned
+    }
+
     fn request(&self, at: Duration, session: Option<Turn>, rng: &mut Rng) -> Planned {
         let prompt_tokens = self.prompt_tokens.draw(rng);
         let output_tokens = self.output_tokens.draw(rng);
@@ -192,6 +216,25 @@ mod tests {
             plan.iter().map(|planned| planned.prompt_tokens).collect()
         };
         assert_eq!(lengths(workload.plan(9)), lengths(slower.plan(9)));
+    }
+
+    #[test]
+    fn a_trace_is_sent_as_it_was() {
+        let trace = [
+            (Duration::from_secs(2), 30, 4),
+            (Duration::from_secs(1), 9, 0),
+        ];
+        let plan = workload(Amount::Requests(0)).replay(&trace, 4);
+        let lengths = |planned: &Planned| (planned.prompt_tokens, planned.output_tokens);
+        assert!(
+            plan.iter().all(|planned| !planned.embedding),
+            "with this seed"
+        );
+        assert_eq!(
+            plan.iter().map(lengths).collect::<Vec<_>>(),
+            [(9, 1), (30, 4)]
+        );
+        assert!(plan.is_sorted_by_key(|planned| planned.at));
     }
 
     #[test]
