@@ -100,10 +100,10 @@ impl Report {
         let mut notes = Vec::new();
         for run in &runs {
             if let Some(reason) = &run.invalid {
-                notes.push(format!(
-                    "INVALID, {} of {}: {reason}",
-                    run.strategy, run.scenario
-                ));
+                notes.push(match kind {
+                    Kind::Sim => format!("Invalid: {} in {}: {reason}", run.strategy, run.scenario),
+                    Kind::Live => format!("Invalid: {reason}"),
+                });
             }
         }
         Self {

@@ -112,7 +112,7 @@ impl Report {
     /// The report for a terminal.
     pub fn table(&self, style: Style) -> String {
         let mut text = format!(
-            "{}  {}\n",
+            "{}\n{}\n",
             style.paint(Ink::Bold, &self.title),
             style.paint(Ink::Dim, &self.subtitle)
         );

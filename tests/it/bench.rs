@@ -205,6 +205,35 @@ async fn a_run_that_is_stopped_tells_what_it_has() {
 }
 
 #[tokio::test]
+async fn no_more_connections_are_opened_than_allowed_and_each_is_used_again() {
+    let node = node().await;
+    let target = Arc::new(Target::new(&node.url(), Api::Native, 2).unwrap());
+    let options = options(Duration::from_secs(600));
+    let mut workload = workload(30);
+    workload.rate = 1000.0;
+    let mut planned = workload.plan(1);
+    planned[0].client = Some([10, 0, 0, 7].into());
+    let progress = Arc::new(Progress::default());
+    let driven = soon(
+        "the run",
+        drive(&target, planned, &options, &progress, pending()),
+    )
+    .await;
+    assert_eq!(driven.run.outcomes.len(), 30);
+    assert!((1..=2).contains(&node.open_connections()));
+    let latest = driven.run.lags.last().unwrap();
+    assert!(
+        *latest > Duration::from_secs(1),
+        "waiting for a connection is lag: {latest:?}"
+    );
+    let log = node.log();
+    let clients = log
+        .iter()
+        .filter_map(|record| record.headers.get("x-forwarded-for"));
+    assert_eq!(clients.collect::<Vec<_>>(), ["10.0.0.7"]);
+}
+
+#[tokio::test]
 async fn warm_up_is_sent_and_does_not_count() {
     let node = node().await;
     let target = Arc::new(Target::new(&node.url(), Api::Native, 64).unwrap());

@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-/// The timer wakes up to a millisecond late; the last bit is waited for awake.
-const AWAKE: Duration = Duration::from_millis(1);
+/// The timer counts in milliseconds and wakes up late by one or two; the last bit is waited for awake.
+const AWAKE: Duration = Duration::from_millis(2);
 /// Different errors that are told apart.
 const ERRORS: usize = 64;
 /// Bytes of an answer with an error status that are read.
