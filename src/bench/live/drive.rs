@@ -1,13 +1,11 @@
 //! Sends what is planned when it is planned, and notes what becomes of it.
 
-use super::answer::{Answer, error_text};
+use super::exchange::Exchange;
 use super::plan::Planned;
 use super::talk::Talk;
-use super::target::{Target, piece};
+use super::target::Target;
 use crate::bench::{Failure, Outcome, Run};
-use crate::header;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,8 +17,6 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 const AWAKE: Duration = Duration::from_millis(2);
 /// Different errors that are told apart.
 const ERRORS: usize = 64;
-/// Bytes of an answer with an error status that are read.
-const ERROR_BYTES: usize = 64 << 10;
 
 /// How a plan is carried out.
 #[derive(Debug, Clone)]
@@ -182,17 +178,9 @@ impl Course {
         body: Bytes,
         intended: Instant,
     ) -> String {
-        let mut exchange = Exchange {
-            course: self,
-            sent: None,
-            node: None,
-            was_answered: false,
-            attempts: 1,
-            first_token: None,
-            answer: Answer::new(self.target.api, !planned.embedding),
-        };
+        let mut exchange = Exchange::new(&self.target, &self.progress, !planned.embedding);
         let deadline = intended + self.scaled(self.options.timeout);
-        let ended = timeout_at(deadline, exchange.run(planned, path, body)).await;
+        let ended = timeout_at(deadline, exchange.run(planned.client, path, body)).await;
         let (ended, failure) = match ended {
             Ok(Ok(())) => (Instant::now(), None),
             Ok(Err(failure)) => (Instant::now(), Some(failure)),
@@ -272,79 +260,6 @@ impl Course {
     fn stretched(&self, time: Duration) -> Duration {
         time.mul_f64(self.options.time_scale)
     }
-}
-
-/// One request on its way. What is known of it survives its being given up.
-struct Exchange<'a> {
-    course: &'a Course,
-    sent: Option<Instant>,
-    node: Option<String>,
-    was_answered: bool,
-    attempts: u16,
-    first_token: Option<Instant>,
-    answer: Answer,
-}
-
-impl Exchange<'_> {
-    async fn run(
-        &mut self,
-        planned: &Planned,
-        path: &str,
-        body: Bytes,
-    ) -> Result<(), (Failure, String)> {
-        let broken = |error: anyhow::Error| (Failure::Broken, format!("{error:#}"));
-        let target = &self.course.target;
-        let socket = target.sockets.acquire().await;
-        let _socket = socket.map_err(|closed| broken(closed.into()))?;
-        self.sent = Some(Instant::now());
-        self.course.progress.sent.fetch_add(1, Relaxed);
-        let (response, mut link) = target
-            .send(path, planned.client, body)
-            .await
-            .map_err(broken)?;
-        let (head, mut body) = response.into_parts();
-        self.was_answered = true;
-        self.node = named(&head.headers, &header::BACKEND);
-        let attempts = named(&head.headers, &header::ATTEMPTS);
-        self.attempts = attempts.and_then(|text| text.parse().ok()).unwrap_or(1);
-        if !head.status.is_success() {
-            let mut text = Vec::new();
-            while text.len() < ERROR_BYTES
-                && let Some(Ok(piece)) = piece(&mut body, &mut link).await
-            {
-                text.extend_from_slice(&piece);
-            }
-            let text = format!("{}: {}", head.status.as_u16(), error_text(&text));
-            let kind = match head.status {
-                StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => Failure::Refused,
-                _ => Failure::Answered,
-            };
-            target.keep(link);
-            return Err((kind, text));
-        }
-        while let Some(piece) = piece(&mut body, &mut link).await {
-            // A cut that was announced is told in the words of the announcement.
-            let mut announced =
-                |error| (Failure::Broken, self.answer.error.take().unwrap_or(error));
-            let piece = piece.map_err(|error| announced(format!("{error:#}")))?;
-            self.answer.read(&piece).map_err(broken)?;
-            if self.first_token.is_none() && self.answer.has_begun() {
-                self.first_token = Some(Instant::now());
-            }
-        }
-        target.keep(link);
-        self.answer.end().map_err(broken)?;
-        match self.answer.error.take() {
-            Some(error) if self.answer.has_begun() => Err((Failure::Broken, error)),
-            Some(error) => Err((Failure::Answered, error)),
-            None if self.answer.is_done => Ok(()),
-            None => Err((Failure::Broken, "the answer has no end".to_owned())),
-        }
-    }
-}
-
-fn named(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    Some(headers.get(name)?.to_str().ok()?.to_owned())
 }
 
 fn errors(samples: &[Sample]) -> Vec<(String, usize)> {

@@ -4,6 +4,7 @@
 mod answer;
 mod arrival;
 mod drive;
+mod exchange;
 mod lengths;
 mod plan;
 mod talk;

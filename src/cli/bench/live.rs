@@ -1,19 +1,16 @@
 //! `llamero bench live`: load on a running proxy or node.
 
+use super::bar;
 use super::output::Output;
 use crate::bench::live::{
     Amount, Api, Arrival, Driven, Lengths, Options, Progress, Sessions, Target, Workload, drive,
 };
 use crate::bench::{Kind, Measure, Report, Series, Summary, time};
 use anyhow::{Context as _, bail};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// How often the progress bar moves.
-const TICK: Duration = Duration::from_millis(100);
 /// Errors that the report shows.
 const ERRORS_SHOWN: usize = 5;
 /// How long requests come if nothing is said.
@@ -128,7 +125,7 @@ pub async fn run(args: LiveArgs) -> anyhow::Result<ExitCode> {
         time_scale: 1.0,
     };
     let progress = Arc::new(Progress::default());
-    let bar = bar(planned.len());
+    let bar = bar::new(planned.len());
     let stop = async {
         // Without signals it runs to its end.
         if tokio::signal::ctrl_c().await.is_err() {
@@ -137,7 +134,7 @@ pub async fn run(args: LiveArgs) -> anyhow::Result<ExitCode> {
     };
     let driven = tokio::select! {
         driven = drive(&target, planned, &options, &progress, stop) => driven,
-        never = show(&bar, &progress) => match never {},
+        never = bar::follow(&bar, &progress) => match never {},
     };
     bar.finish_and_clear();
     if driven.run.outcomes.is_empty() {
@@ -145,30 +142,6 @@ pub async fn run(args: LiveArgs) -> anyhow::Result<ExitCode> {
     }
     args.output.write(&args.report(&target, &driven))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn bar(requests: usize) -> ProgressBar {
-    // Draws on a terminal only.
-    let bar = ProgressBar::with_draw_target(Some(requests as u64), ProgressDrawTarget::stderr());
-    let template = "{elapsed:>4} {wide_bar:.cyan/blue} {pos}/{len} {msg}";
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style.progress_chars("━╸─")),
-        Err(_) => bar,
-    }
-}
-
-async fn show(bar: &ProgressBar, progress: &Progress) -> std::convert::Infallible {
-    let mut ticks = tokio::time::interval(TICK);
-    loop {
-        ticks.tick().await;
-        let ended = progress.ended.load(Relaxed);
-        let open = progress.sent.load(Relaxed).saturating_sub(ended);
-        bar.set_position(ended as u64);
-        bar.set_message(format!(
-            "{open} open, {} failed",
-            progress.failed.load(Relaxed)
-        ));
-    }
 }
 
 impl LiveArgs {

@@ -1,5 +1,6 @@
 //! `llamero bench`: measures what runs, and compares strategies.
 
+mod bar;
 mod live;
 mod output;
 
