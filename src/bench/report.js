@@ -81,7 +81,7 @@ function decades(a, b, many) {
       const x = +(m * 10 ** p).toPrecision(6);
       if (x >= a * 0.999 && x <= b * 1.001) all.push(x);
     }
-  if (all.length < 3) for (const x of steps(a, b, 4)) if (x > 0 && !all.includes(x)) all.push(x);
+  if (all.length < 2) for (const x of steps(a, b, 4)) if (x > 0 && !all.includes(x)) all.push(x);
   return all.sort((x, y) => x - y);
 }
 // From the least to the greatest, but not past `most` times the least.
