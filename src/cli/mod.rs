@@ -45,7 +45,7 @@ enum Command {
     Mock(mock::MockArgs),
     /// Read the configuration and say what it means, or all that is wrong with it
     Check(check::CheckArgs),
-    /// Compare strategies
+    /// Measure a running proxy or node, or compare strategies
     Bench(bench::BenchArgs),
 }
 
@@ -74,8 +74,8 @@ impl Cli {
                 Command::Serve(args) => serve::run(args).await,
                 Command::Demo(args) => demo::run(args).await,
                 Command::Mock(args) => mock::run(args).await.map(|()| ExitCode::SUCCESS),
+                Command::Bench(args) => bench::run(args).await,
                 Command::Check(args) => Ok(check::run(args)),
-                Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
             }
         })
     }
