@@ -56,11 +56,9 @@ impl Cli {
     /// When it could not do what it is for.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let command = self.command.unwrap_or(Command::Serve(self.serve));
-        let command = match command {
-            Command::Check(args) => return Ok(check::run(args)),
-            Command::Bench(args) => return bench::run(args).map(|()| ExitCode::SUCCESS),
-            command => command,
-        };
+        if let Command::Check(args) = command {
+            return Ok(check::run(args));
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(
                 std::thread::available_parallelism()
