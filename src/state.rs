@@ -90,6 +90,12 @@ impl State {
         self.pool.choose(&*self.strategy, demand, tried, now)
     }
 
+    /// The same for a request that nobody waits before, unless all backends are full.
+    pub fn choose_unless_full(&self, demand: &Demand, tried: &[u64], now: Instant) -> Choice {
+        self.pool
+            .choose_unless_full(&*self.strategy, demand, tried, now)
+    }
+
     /// The same among the backends that are not full.
     pub fn choose_with_room(&self, demand: &Demand, tried: &[u64], now: Instant) -> Choice {
         self.pool

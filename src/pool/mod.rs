@@ -125,6 +125,33 @@ impl Pool {
         lease(strategy, &eligible, &job, tried, now)
     }
 
+    /// The same for a request that nobody waits before, unless all are full. A strategy that reckons with the nodes' own
+    /// lines may still choose one that is: its line may be the shorter wait.
+    pub fn choose_unless_full(
+        &self,
+        strategy: &dyn Strategy,
+        demand: &Demand,
+        tried: &[u64],
+        now: Instant,
+    ) -> Choice {
+        if !strategy.reckons_with_lines() {
+            return self.choose_with_room(strategy, demand, tried, now);
+        }
+        let eligible = self.eligible(demand.model.as_ref(), tried, now);
+        if eligible.is_empty() {
+            return Choice::Nobody;
+        }
+        let job = self.job(demand, now);
+        let is_full = |backend: &&Arc<Backend>| {
+            let model = job.model.as_ref();
+            model.is_some_and(|model| backend.is_full(model, demand.is_embedding, now))
+        };
+        if eligible.iter().all(is_full) {
+            return Choice::Full;
+        }
+        lease(strategy, &eligible, &job, tried, now).map_or(Choice::Full, Choice::Lease)
+    }
+
     /// The same among the backends that are not full.
     pub fn choose_with_room(
         &self,

@@ -133,7 +133,7 @@ impl Queue {
             if !inner.line.is_empty() && has_room(state, now) {
                 self.settle(&mut inner, state, now); // those who wait go first
             }
-            match state.choose_with_room(demand, tried, now) {
+            match state.choose_unless_full(demand, tried, now) {
                 Choice::Lease(lease) => return Ok(Some(lease)),
                 Choice::Nobody => return Ok(None),
                 Choice::Full => {}
