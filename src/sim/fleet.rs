@@ -304,25 +304,19 @@ impl<'a> Fleet<'a> {
         else {
             return false;
         };
-        let chosen = match (self.proxies.get(flight.proxy), &flight.demand) {
-            (Some(proxy), Some(demand)) => proxy
-                .choose(demand, &flight.tried, now)
-                .map(|(node, lease)| (node, Some(lease))),
-            _ => {
-                for node in 0..self.nodes.len() {
-                    self.with_node(node, |node, signs| node.advance(now, signs));
-                }
-                let tried = self.flights.get(at).map_or(&[][..], |flight| &flight.tried);
-                clairvoyant::choose(
-                    &self.nodes,
-                    request,
-                    &self.setup.models,
-                    &self.popularity,
-                    tried,
-                    now,
-                )
-                .map(|node| (node, None))
+        let chosen = if let Some(proxy) = self.proxies.get(flight.proxy) {
+            let demand = flight.demand.as_ref();
+            let chosen = demand.and_then(|demand| proxy.choose(demand, &flight.tried, now));
+            chosen.map(|(node, lease)| (node, Some(lease)))
+        } else {
+            for node in 0..self.nodes.len() {
+                self.with_node(node, |node, signs| node.advance(now, signs));
             }
+            let tried = self.flights.get(at).map_or(&[][..], |flight| &flight.tried);
+            let models = &self.setup.models;
+            let wanted = &self.popularity;
+            clairvoyant::choose(&self.nodes, request, models, wanted, tried, now)
+                .map(|node| (node, None))
         };
         let (Some((node, lease)), Some(flight)) = (chosen, self.flights.get_mut(at)) else {
             return false;

@@ -21,8 +21,8 @@ enum Command {
 ///
 /// # Errors
 /// When it could not do what it is for.
-pub fn run(args: BenchArgs) -> anyhow::Result<()> {
-    match args.command {
+pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    match &args.command {
         Command::Sim(args) => sim::run(args),
     }
 }
