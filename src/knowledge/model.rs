@@ -178,10 +178,10 @@ impl Model {
         }
     }
 
-    /// Takes in which share of the tokens that should have been computed before had been.
-    pub fn reused(&self, share: f64) {
+    /// Takes in whether what should have been computed before had been.
+    pub fn reused(&self, was: bool) {
         let mut lore = self.lore();
-        lore.reuse += 0.1 * (share.clamp(0.0, 1.0) - lore.reuse);
+        lore.reuse += 0.1 * (f64::from(u8::from(was)) - lore.reuse);
     }
 
     fn lore(&self) -> MutexGuard<'_, Lore> {

@@ -623,9 +623,14 @@ impl Inner {
         let cached = flight.cached * prompt / flight.prompt.max(1.0);
         if cached > 0.3 * prompt && self.speed.is_proven() {
             let rate = self.speed.steady(&medians.read(), now).prefill / work;
-            flight.model.reused((prompt - time * rate) / cached);
+            // Contention makes either take longer, so the two are told apart halfway between, in proportion.
+            let (hit, miss) = ((prompt - cached).max(1.0) / rate, prompt / rate);
+            flight.model.reused(time < 1.5 * (hit * miss).sqrt());
         }
         let uncached = prompt - cached;
+        if cached > 0.5 * prompt && self.speed.is_proven() {
+            return; // what is left is too little to measure by
+        }
         self.speed.prefilled(uncached * work, uncached, time, now);
     }
 

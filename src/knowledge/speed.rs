@@ -1,15 +1,17 @@
 //! How fast a node works, learnt from what its answers say of themselves and from how they come in.
 
 use super::medians::{Measured, Typical};
+use smallvec::SmallVec;
 
 /// How much of the past is left after each answer, in the regression of decoding.
 const MEMORY: f64 = 0.97;
 /// How slow each further answer makes all before anything was learnt, and how many answers that counts for.
 const PRIOR_SLOPE: f64 = 0.2;
 const PRIOR_WEIGHT: f64 = 2.0;
-/// Contention and prompts that were taken for known make a prompt look slow, nothing makes one look fast.
-const GAIN_UP: f64 = 0.3;
-const GAIN_DOWN: f64 = 0.08;
+/// Prompts that are remembered for their speed, and which of them, from the slowest up, speaks for all: contention makes
+/// many look slow, a beginning that was known without anybody's knowledge makes a few look much too fast.
+const PROMPTS: usize = 20;
+const SPOKESMAN: f64 = 0.65;
 /// A prompt's time says nothing unless so many tokens had to be computed.
 const LEAST_TOKENS: f64 = 64.0;
 /// Seconds after which what was measured is worth 1/e of what it was.
@@ -28,6 +30,8 @@ const REUSE: f64 = 0.1;
 /// The speed of one node, in tokens of the reference model.
 #[derive(Debug)]
 pub(super) struct Speed {
+    /// Of the last prompts, the oldest overwritten first.
+    rates: SmallVec<[f64; PROMPTS]>,
     prefill: f64,
     prefills: u32,
     decode: Regression,
@@ -103,6 +107,7 @@ impl Speed {
     pub(super) fn new() -> Self {
         let first = Typical::FIRST;
         Self {
+            rates: SmallVec::new(),
             prefill: 0.0,
             prefills: 0,
             decode: Regression::default(),
@@ -126,13 +131,13 @@ impl Speed {
             return;
         }
         let rate = tokens / seconds;
-        let gain = if rate > self.prefill {
-            GAIN_UP
-        } else {
-            GAIN_DOWN
-        };
-        let gain = gain.max(1.0 / f64::from(self.prefills + 1));
-        self.prefill += gain * (rate - self.prefill);
+        match self.rates.get_mut(self.prefills as usize % PROMPTS) {
+            Some(oldest) => *oldest = rate,
+            None => self.rates.push(rate),
+        }
+        let mut sorted = self.rates.clone();
+        sorted.sort_by(f64::total_cmp);
+        self.prefill = at_share(&sorted, SPOKESMAN);
         self.prefills = self.prefills.saturating_add(1);
         self.measured_at = now;
         self.estimated_at = f64::NEG_INFINITY;
@@ -229,6 +234,19 @@ impl Speed {
     pub(super) fn live(&self) -> f64 {
         self.live
     }
+}
+
+/// The value below which this share of sorted ones lies, the neighbours mixed; 0 of none.
+fn at_share(sorted: &[f64], share: f64) -> f64 {
+    let place = share * sorted.len().saturating_sub(1) as f64;
+    let (low, high) = (place.floor(), place.ceil());
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a place in the list"
+    )]
+    let value = |place: f64| sorted.get(place as usize).copied().unwrap_or(0.0);
+    value(low) + (place - low) * (value(high) - value(low))
 }
 
 #[cfg(test)]

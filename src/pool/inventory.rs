@@ -69,7 +69,7 @@ impl Inventory {
             name: String,
             #[serde(default)]
             digest: String,
-            #[serde(default)]
+            #[serde(default, deserialize_with = "bytes")]
             size: u64,
             #[serde(default, deserialize_with = "timestamp")]
             modified_at: Timestamp,
@@ -152,7 +152,7 @@ impl Loaded {
             name: String,
             #[serde(default)]
             digest: String,
-            #[serde(default)]
+            #[serde(default, deserialize_with = "bytes")]
             size: u64,
             #[serde(default, deserialize_with = "timestamp")]
             expires_at: Timestamp,
@@ -187,6 +187,13 @@ impl Loaded {
     pub fn holds(&self, model: &ModelKey) -> bool {
         self.models.iter().any(|loaded| loaded.key == *model)
     }
+}
+
+/// A size; whatever is none is 0, since it is no reason to lose the rest of a list.
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Ok(serde_json::Value::deserialize(deserializer)?
+        .as_u64()
+        .unwrap_or(0))
 }
 
 /// A time as Go writes it. A backend that writes something else loses its place in an order, nothing more.
