@@ -10,6 +10,7 @@ use crate::reading::{self, Encoding, Reading};
 use crate::route::{Action, Route};
 use crate::session;
 use crate::upload::{Upload, UploadWatch};
+use crate::urgency::Urgency;
 use crate::wire::{Family, Kind, ModelKey};
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
@@ -31,6 +32,8 @@ pub struct Call {
     pub route: Route,
     /// What it asks for.
     pub demand: Demand,
+    /// Its place among those that wait.
+    pub urgency: Urgency,
     method: Method,
     target: PathAndQuery,
     headers: HeaderMap,
@@ -109,6 +112,7 @@ impl Call {
             },
         };
         let Reading { name, facts } = reading;
+        let urgency = Urgency::of(route.label, &parts.headers);
         let session = session::of(&parts.headers).or(facts.session);
         header::for_backends(
             &mut parts.headers,
@@ -136,6 +140,7 @@ impl Call {
             Self {
                 route,
                 demand,
+                urgency,
                 method: parts.method,
                 target,
                 headers: parts.headers,
@@ -172,6 +177,7 @@ impl Call {
         Self {
             route: self.route,
             demand: self.demand.clone(),
+            urgency: self.urgency,
             method: self.method.clone(),
             target: self.target.clone(),
             headers: self.headers.clone(),

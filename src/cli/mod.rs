@@ -45,7 +45,7 @@ enum Command {
     Mock(mock::MockArgs),
     /// Read the configuration and say what it means, or all that is wrong with it
     Check(check::CheckArgs),
-    /// Compare strategies
+    /// Measure a running proxy or node, or compare strategies
     Bench(bench::BenchArgs),
 }
 
@@ -58,10 +58,6 @@ impl Cli {
         let command = self.command.unwrap_or(Command::Serve(self.serve));
         if let Command::Check(args) = command {
             return Ok(check::run(args));
-        }
-        // Its threads are its own, and time is virtual there.
-        if let Command::Bench(args) = command {
-            return bench::run(&args).map(|()| ExitCode::SUCCESS);
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(
@@ -76,8 +72,8 @@ impl Cli {
                 Command::Serve(args) => serve::run(args).await,
                 Command::Demo(args) => demo::run(args).await,
                 Command::Mock(args) => mock::run(args).await.map(|()| ExitCode::SUCCESS),
+                Command::Bench(args) => bench::run(args).await,
                 Command::Check(args) => Ok(check::run(args)),
-                Command::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
             }
         })
     }
