@@ -28,7 +28,7 @@ enum Command {
 /// When it cannot be run, or the report cannot be written.
 pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Sim(args) => sim::run(args).map(|()| ExitCode::SUCCESS),
+        Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Live(args) => live::run(args).await,
     }
 }
