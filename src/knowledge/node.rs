@@ -467,6 +467,7 @@ impl Inner {
         }
         let mut flight = Flight::new(self.next_id, job, Arc::clone(model), cached);
         flight.was_cold = fit != Fit::Hot;
+        flight.loads = matches!(fit, Fit::Cold | Fit::OtherShape);
         flight.started = has_slot.then_some(now);
         let work = model.work();
         let ahead: f64 = self
@@ -568,7 +569,7 @@ impl Inner {
         }
         if let Some(time) = seconds(counters.load_time)
             && time > LEAST_LOAD
-            && flight.was_cold
+            && flight.loads
             && (self.loads.len() < LOADS_LIMIT || self.loads.contains_key(&model.id()))
         {
             let learnt = self.loads.entry(model.id()).or_insert(time);
