@@ -61,6 +61,8 @@ pub struct Access {
     pub bytes_out: u64,
     /// From the request's head to the answer's.
     pub first_byte: Option<Duration>,
+    /// How long it waited for a backend with room, if it had to.
+    pub queued: Option<Duration>,
     /// Why the proxy refused, if it did.
     pub error: Option<String>,
     /// Until something else is known, the client left.
@@ -93,10 +95,16 @@ impl Access {
             bytes_in: 0,
             bytes_out: 0,
             first_byte: None,
+            queued: None,
             error: None,
             ended: Ended::ClientGone,
             active: Arc::clone(active),
         }
+    }
+
+    /// When its head had come.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// Notes the model that was asked for.
@@ -132,6 +140,7 @@ impl Drop for Access {
             error = self.error.as_deref(),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
+            queued_ms = self.queued.map(milliseconds),
             first_byte_ms = self.first_byte.map(milliseconds),
             total_ms = milliseconds(self.started.elapsed()),
         );

@@ -128,6 +128,7 @@ impl Admin {
                 "loaded_at": loaded_at.to_string(),
             },
             "strategy": state.settings.strategy.name,
+            "queue": state.queue.status(),
             "backends": backends,
         })
     }
@@ -148,6 +149,7 @@ fn backend_status(backend: &crate::pool::Backend, now: Instant) -> Value {
         "state": state,
         "last_error": last_error.as_deref(),
         "weight": spec.weight,
+        "slots": spec.slots,
         "in_flight": backend.in_flight(),
         "models": inventory.as_deref().map(crate::pool::Inventory::names),
         "loaded": backend.loaded().map(|loaded| loaded.models.iter().map(|model| model.name.clone()).collect::<Vec<_>>()),

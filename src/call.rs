@@ -12,6 +12,7 @@ use crate::route::{Action, Route};
 use crate::session;
 use crate::silence::Silence;
 use crate::upload::{Upload, UploadWatch};
+use crate::urgency::Urgency;
 use crate::wire::{Family, Kind, ModelKey};
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
@@ -35,6 +36,8 @@ pub struct Call {
     pub route: Route,
     /// What it asks for.
     pub demand: Demand,
+    /// Its place among those that wait.
+    pub urgency: Urgency,
     method: Method,
     target: PathAndQuery,
     headers: HeaderMap,
@@ -134,6 +137,7 @@ impl Call {
             },
         };
         let Reading { name, facts } = reading;
+        let urgency = Urgency::of(route.label, &parts.headers);
         let session = session::of(&parts.headers).or(facts.session);
         header::for_backends(
             &mut parts.headers,
@@ -162,6 +166,7 @@ impl Call {
             Self {
                 route,
                 demand,
+                urgency,
                 method: parts.method,
                 target,
                 headers: parts.headers,
@@ -199,6 +204,7 @@ impl Call {
         Self {
             route: self.route,
             demand: self.demand.clone(),
+            urgency: self.urgency,
             method: self.method.clone(),
             target: self.target.clone(),
             headers: self.headers.clone(),

@@ -97,6 +97,14 @@ pub enum Error {
     /// Nobody can take the request; the text names each backend and what is wrong with it.
     #[error("{0}")]
     NoBackend(String),
+    /// All who could take the request are full, and it may not wait, or not any longer.
+    #[error("{text}")]
+    Busy {
+        /// Why.
+        text: String,
+        /// When there will probably be room.
+        retry_after: Duration,
+    },
     /// Some of the backends that had to do it did not; the text names each and says why.
     #[error("{0}")]
     Partial(String),
@@ -154,7 +162,9 @@ impl Error {
             Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NoBackend(_) | Self::BodiesFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend(_) | Self::Busy { .. } | Self::BodiesFull => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Partial(_) | Self::Lost { .. } => StatusCode::BAD_GATEWAY,
         }
     }
@@ -211,6 +221,7 @@ impl Error {
             | Self::Zstd(_)
             | Self::ControlLate(_)
             | Self::NoBackend(_)
+            | Self::Busy { .. }
             | Self::Partial(_)
             | Self::Lost { .. } => false,
         }
@@ -221,8 +232,15 @@ impl Error {
         let Some(retry) = self.may_pass() else {
             return;
         };
+        let retry_after = if let Self::Busy { retry_after, .. } = self {
+            *retry_after
+        } else {
+            RETRY_AFTER
+        };
+        let millis = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+        let seconds = millis.div_ceil(1000);
         if retry {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER.as_secs().into());
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         // The rest is read by OpenAI's and Anthropic's clients alone.
         if family == Family::Native {
@@ -231,14 +249,16 @@ impl Error {
         let word = if retry { "true" } else { "false" };
         headers.insert(SHOULD_RETRY, HeaderValue::from_static(word));
         if retry {
-            headers.insert(RETRY_AFTER_MS, (RETRY_AFTER.as_secs() * 1000).into());
+            headers.insert(RETRY_AFTER_MS, millis.into());
         }
     }
 
     /// Whether the same request may have another answer later, where that can be said.
     fn may_pass(&self) -> Option<bool> {
         match self {
-            Self::NoBackend(_) | Self::Lost { .. } | Self::BodiesFull => Some(true),
+            Self::NoBackend(_) | Self::Busy { .. } | Self::Lost { .. } | Self::BodiesFull => {
+                Some(true)
+            }
             Self::OddPath
             | Self::ForeignOrigin
             | Self::Method { .. }

@@ -34,7 +34,7 @@ pub struct Gateway {
     proxy: Proxy,
     phase: watch::Sender<Phase>,
     servers: JoinSet<()>,
-    /// Held for its drop, which ends the prober.
+    /// Held for its drop, which ends the prober and the queue.
     _probe: JoinSet<()>,
 }
 
@@ -133,6 +133,11 @@ impl Gateway {
             .await;
             drop(until_the_end);
         });
+        let waited_for = Arc::clone(&state);
+        background.spawn(async move {
+            let queue = Arc::clone(&waited_for.load().queue);
+            queue.run(&waited_for).await;
+        });
         background.spawn(probe::run(Arc::clone(&state), seed, asked));
         Ok(Self {
             addresses,
@@ -167,7 +172,10 @@ impl Gateway {
             .state
             .load()
             .next(settings, config_hash, seed, Instant::now());
-        self.state.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.state.store(Arc::clone(&next));
+        // There may be more room now.
+        next.pool.bell().ring();
     }
 
     /// Stops accepting, lets running requests end for at most the configured time or until `hurry` is ready, then cuts

@@ -10,9 +10,9 @@
 //! | measures, limits and judgements, pure | `alarm`, `budget`, `descriptors`, `ewma`, `silence`, [`health`] |
 //! | addresses and connections; a client's body as it comes in, and as it goes to several | `origin`, `tcp`, `backend_socket`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
-//! | choosing one of several, pure | [`balance`] |
+//! | choosing one of several, pure; the line before the fleet, pure | [`balance`], [`admission`] |
 //! | all that one configuration decides | [`config`], `state` |
-//! | a request on its way | `session`, `reading`, `call`, `error`, `access` |
+//! | a request on its way; its place in the queue | `urgency`, `queue`, `session`, `reading`, `call`, `error`, `access` |
 //! | one exchange with one backend; loads that outlive their client | `upstream`, `load_guard` |
 //! | its answer, and one that begins early | `reply`, `early` |
 //! | what the fleet says in one voice, and how it is asked | `survey`, `lists` |
@@ -32,7 +32,8 @@
 //! 3. `Route::of` says what is done with it; `forward` branches on that and nowhere else.
 //! 4. `Call::read` reads the body of a route that is routed by its model, and finds what it asks for ([`demand::Demand`]).
 //!    Bodies are never written again: a backend gets the client's bytes.
-//! 5. `State::choose`: the pool says who is eligible, the strategy which of them, and a `Lease` counts the request in.
+//! 5. `Queue::admit`: the pool says who is eligible, the strategy which of those with room, and a `Lease` counts the request
+//!    in. While all are full, the request waits in the one [line](admission::Line) for the first slot that comes free on any.
 //! 6. `upstream::exchange` sends it over an idle or a new connection. If no answer comes and sending it again is safe, back
 //!    to 5, never to the same backend.
 //! 7. The answer's body becomes a `ReplyBody`, which passes frames on as they come.
@@ -50,6 +51,7 @@
 
 mod access;
 mod admin;
+pub mod admission;
 mod alarm;
 mod backend_socket;
 pub mod balance;
@@ -83,6 +85,7 @@ mod origin;
 pub mod pool;
 mod probe;
 mod proxy;
+mod queue;
 mod reading;
 mod redirect;
 mod reload;
@@ -97,6 +100,7 @@ mod survey;
 mod tcp;
 mod upload;
 mod upstream;
+mod urgency;
 pub mod wire;
 
 pub use gateway::{Gateway, ListenError};

@@ -256,6 +256,16 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
         let now = Instant::now();
         let chosen = if pinned {
             fleet::lease_pinned(state, &tried, now)
+        } else if call.route.loads_models() {
+            let (demand, urgency) = (&call.demand, call.urgency);
+            let admitted = state.queue.admit(state, demand, urgency, &tried, access);
+            match admitted.await {
+                Ok(chosen) => chosen,
+                Err(busy) => {
+                    last = last.or(Err(Some(busy)));
+                    break;
+                }
+            }
         } else {
             state.choose(&call.demand, &tried, now)
         };

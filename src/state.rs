@@ -4,7 +4,8 @@ use crate::balance::Strategy;
 use crate::config::{ContentHash, Settings};
 use crate::demand::Demand;
 use crate::fleet::CreateSets;
-use crate::pool::{Lease, Pool};
+use crate::pool::{Choice, Lease, Pool};
+use crate::queue::Queue;
 use crate::wire::ModelKey;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct State {
     pub loaded_at: SystemTime,
     /// Which backends a model is being made on, for each client that makes one.
     pub create_sets: Arc<CreateSets>,
+    /// Requests that wait for a backend.
+    pub queue: Arc<Queue>,
     strategy: Arc<dyn Strategy>,
 }
 
@@ -34,7 +37,7 @@ impl State {
     /// The state of a first configuration. All chance comes from the seed.
     pub fn first(settings: Settings, config_hash: ContentHash, seed: u64, now: Instant) -> Self {
         let strategy = (settings.strategy.build)(seed).into();
-        Self::build(settings, config_hash, strategy, None, now)
+        Self::build(settings, config_hash, strategy, None, seed, now)
     }
 
     /// The state after a reload. What is known of backends that stay is kept, and so is the strategy with its turns and
@@ -51,7 +54,7 @@ impl State {
         } else {
             (settings.strategy.build)(seed).into()
         };
-        Self::build(settings, config_hash, strategy, Some(self), now)
+        Self::build(settings, config_hash, strategy, Some(self), seed, now)
     }
 
     fn build(
@@ -59,16 +62,25 @@ impl State {
         config_hash: ContentHash,
         strategy: Arc<dyn Strategy>,
         before: Option<&Self>,
+        seed: u64,
         now: Instant,
     ) -> Self {
         let known = before.map(|before| &before.pool);
         let pool = Pool::build(&settings.backends, settings.health, known, now);
+        let limit = settings.queue.limit;
+        let queue = if let Some(before) = before {
+            before.queue.set_limit(limit);
+            Arc::clone(&before.queue)
+        } else {
+            Arc::new(Queue::new(limit, Arc::clone(pool.bell()), seed))
+        };
         Self {
             pool,
             settings,
             config_hash,
             loaded_at: SystemTime::now(),
             create_sets: before.map_or_else(Arc::default, |before| Arc::clone(&before.create_sets)),
+            queue,
             strategy,
         }
     }
@@ -76,6 +88,18 @@ impl State {
     /// Chooses a backend that is not in `tried` and counts the request in. `None` if nobody can take it.
     pub fn choose(&self, demand: &Demand, tried: &[u64], now: Instant) -> Option<Lease> {
         self.pool.choose(&*self.strategy, demand, tried, now)
+    }
+
+    /// The same for a request that nobody waits before, unless all backends are full.
+    pub fn choose_unless_full(&self, demand: &Demand, tried: &[u64], now: Instant) -> Choice {
+        self.pool
+            .choose_unless_full(&*self.strategy, demand, tried, now)
+    }
+
+    /// The same among the backends that are not full.
+    pub fn choose_with_room(&self, demand: &Demand, tried: &[u64], now: Instant) -> Choice {
+        self.pool
+            .choose_with_room(&*self.strategy, demand, tried, now)
     }
 
     /// Why nobody can take a request, naming each backend that might have: for a model its holders, else all.

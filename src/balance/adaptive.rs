@@ -49,6 +49,10 @@ struct Looked {
 }
 
 impl Strategy for Adaptive {
+    fn reckons_with_lines(&self) -> bool {
+        true
+    }
+
     fn pick(&self, candidates: &Candidates<'_>) -> usize {
         let Some(first) = candidates.get(0) else {
             return 0;

@@ -70,6 +70,11 @@ impl PartialEq for Entry {
 pub trait Strategy: fmt::Debug + Send + Sync {
     /// The position of the chosen candidate, below `candidates.len()`.
     fn pick(&self, candidates: &Candidates<'_>) -> usize;
+
+    /// Whether it knows how long the line at a full node is, and so may choose one while others have room.
+    fn reckons_with_lines(&self) -> bool {
+        false
+    }
 }
 
 /// Backends that may all serve a request, never none of them, and what is known of the request.

@@ -114,6 +114,13 @@ impl fmt::Display for Meaning<'_> {
             count(settings.attempts, "try")
         );
         row("retry", &retry)?;
+        let queue = settings.queue;
+        let text = format!(
+            "{} may wait, for at most {}",
+            queue.limit,
+            time(queue.timeout)
+        );
+        row("queue", &text)?;
         let timeouts = settings.timeouts;
         let text = format!(
             "connect {}, keep_alive {}, drain {}",
@@ -184,6 +191,7 @@ health          checked every 5s, given 1s; out after 2 failures, back after 2 s
 models          asked for every 10s, pulled to all nodes, shared storage: false, pinned: a
 patience        load_guard 5m, early_response 0s
 retry           2 tries per request, each on another backend
+queue           512 may wait, for at most 2m
 timeouts        connect 2s, keep_alive 1m15s, drain 10m
 limits          body 64MiB, head 64KiB, 16384 connections
 log             auto, info

@@ -45,7 +45,7 @@ enum Command {
     Mock(mock::MockArgs),
     /// Read the configuration and say what it means, or all that is wrong with it
     Check(check::CheckArgs),
-    /// Compare strategies
+    /// Measure a running proxy or node, or compare strategies
     Bench(bench::BenchArgs),
 }
 
@@ -56,11 +56,9 @@ impl Cli {
     /// When it could not do what it is for.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let command = self.command.unwrap_or(Command::Serve(self.serve));
-        let command = match command {
-            Command::Check(args) => return Ok(check::run(args)),
-            Command::Bench(args) => return bench::run(args).map(|()| ExitCode::SUCCESS),
-            command => command,
-        };
+        if let Command::Check(args) = command {
+            return Ok(check::run(args));
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(
                 std::thread::available_parallelism()
@@ -74,8 +72,8 @@ impl Cli {
                 Command::Serve(args) => serve::run(args).await,
                 Command::Demo(args) => demo::run(args).await,
                 Command::Mock(args) => mock::run(args).await.map(|()| ExitCode::SUCCESS),
+                Command::Bench(args) => bench::run(args).await,
                 Command::Check(args) => Ok(check::run(args)),
-                Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
             }
         })
     }

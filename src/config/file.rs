@@ -56,6 +56,8 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     key!("health.fall" sets health.fall: one(value::tries)),
     key!("health.rise" sets health.rise: one(value::tries)),
     key!("retry.attempts" sets attempts: one(value::tries)),
+    key!("queue.limit" sets queue.limit: one(value::places)),
+    key!("queue.timeout" sets queue.timeout: one(quantity::duration)),
     key!("early_response" sets early_response: one(quantity::duration_or_zero)),
     key!("load_guard" sets load_guard: one(quantity::duration_or_zero)),
     key!("models.replicas" sets models.replicas: one(value::replicas)),

@@ -52,6 +52,8 @@ pub struct Settings {
     pub health: health::Policy,
     /// Tries on different backends, the first included; at least 1.
     pub attempts: u32,
+    /// How requests wait.
+    pub queue: Queue,
     /// How often each node is asked which models it has.
     pub models_refresh: Duration,
     /// How long a stream may be without a head before it gets one of the proxy's own; zero for any time.
@@ -109,6 +111,7 @@ impl Settings {
             backends: Vec::new(),
             health: health::Policy::default(),
             attempts: 2,
+            queue: Queue::default(),
             models_refresh: Duration::from_secs(10),
             early_response: Duration::ZERO,
             load_guard: Duration::from_secs(300),
@@ -116,6 +119,24 @@ impl Settings {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             log: Log::default(),
+        }
+    }
+}
+
+/// How requests wait while every backend that could take them is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Requests that may wait, all models together; 0 for none.
+    pub limit: usize,
+    /// The longest that one may wait.
+    pub timeout: Duration,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            limit: 512,
+            timeout: Duration::from_secs(120),
         }
     }
 }

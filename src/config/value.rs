@@ -19,6 +19,7 @@ const CONNECTIONS: RangeInclusive<i64> = 1..=1_000_000;
 /// Slots per node.
 const SLOTS: RangeInclusive<i64> = 1..=1024;
 const REPLICAS: RangeInclusive<i64> = 0..=1000;
+const PLACES: RangeInclusive<i64> = 0..=65_536;
 const TRIES: RangeInclusive<i64> = 1..=100;
 const WEIGHT_MOST: f64 = 1e6;
 const NAME_LENGTH: usize = 64;
@@ -102,6 +103,11 @@ pub(super) fn slots(value: &DeValue<'_>) -> Result<usize, Problem> {
 /// A number of connections, at least 1.
 pub(super) fn connections(value: &DeValue<'_>) -> Result<usize, Problem> {
     count(value, CONNECTIONS)
+}
+
+/// How many requests may wait.
+pub(super) fn places(value: &DeValue<'_>) -> Result<usize, Problem> {
+    count(value, PLACES)
 }
 
 fn count<T: TryFrom<i64>>(value: &DeValue<'_>, range: RangeInclusive<i64>) -> Result<T, Problem> {

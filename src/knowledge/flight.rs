@@ -62,6 +62,8 @@ pub struct Flight {
     pub(super) active_area: f64,
     /// Whether its model was not in memory when it came.
     pub(super) was_cold: bool,
+    /// Whether it is the one that had the model loaded.
+    pub(super) loads: bool,
     /// Seconds until its first token, as was expected.
     pub(super) expected_first: f64,
 }
@@ -89,6 +91,7 @@ impl Flight {
             area: 0.0,
             active_area: 0.0,
             was_cold: false,
+            loads: false,
             expected_first: 0.0,
         }
     }

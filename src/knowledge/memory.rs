@@ -5,6 +5,9 @@ use super::shadow::Shadow;
 use crate::wire::RunnerOptions;
 use std::sync::Arc;
 
+/// Models that Ollama keeps in memory at a time for each GPU, unless it is told otherwise.
+const USUAL_LIMIT: usize = 3;
+
 /// A node's own word on what it has in memory.
 #[derive(Debug)]
 pub struct Sighting {
@@ -122,7 +125,9 @@ pub(super) struct Memory {
     fits: f64,
     /// The least that something had to be put out for, in bytes.
     overflows: f64,
-    /// The most models that were in memory when one had to go although there was room.
+    /// The most models that were ever in memory at a time.
+    most: usize,
+    /// The most models that may be in memory at a time, as far as that was seen.
     count_limit: Option<usize>,
     /// What was seen last: number, room and end of each.
     before: Vec<(u64, f64, Option<f64>)>,
@@ -145,6 +150,7 @@ impl Default for Memory {
             residents: Vec::new(),
             fits: 0.0,
             overflows: f64::INFINITY,
+            most: 0,
             count_limit: None,
             before: Vec::new(),
         }
@@ -259,30 +265,27 @@ impl Memory {
         if self.overflows <= self.fits {
             self.overflows = f64::INFINITY;
         }
-        if self
-            .count_limit
-            .is_some_and(|limit| sighting.models.len() > limit)
-        {
+        self.most = self.most.max(sighting.models.len());
+        if self.count_limit.is_some_and(|limit| self.most > limit) {
             self.count_limit = None;
         }
         let has = |id: u64| sighting.models.iter().any(|seen| seen.model.id() == id);
         let had = |id: u64| self.before.iter().any(|(before, _, _)| *before == id);
-        let new: f64 = sighting
-            .models
-            .iter()
-            .filter(|seen| !had(seen.model.id()))
-            .map(room)
-            .sum();
+        // Whoever goes does so before the one that needs the room is there to be seen.
+        let appeared = sighting.models.iter().filter(|seen| !had(seen.model.id()));
+        let coming = self.residents.iter().filter(|it| it.loading.is_some());
+        let coming = coming.map(|it| it.model.memory());
+        let new = appeared.map(room).chain(coming).fold(0.0, f64::max);
         let evicted = self.before.iter().any(|(id, _, expires)| {
             let ran_out = expires.is_some_and(|at| at <= sighting.asked + 2.0);
             !has(*id) && !ran_out
         });
         if evicted && new > 0.0 {
             let needed: f64 = self.before.iter().map(|(_, room, _)| room).sum::<f64>() + new;
-            if needed > self.fits {
-                self.overflows = self.overflows.min(needed);
+            if self.before.len() >= self.most.max(USUAL_LIMIT) || needed <= self.fits {
+                self.count_limit = Some(self.before.len());
             } else {
-                self.count_limit = Some(self.before.len().max(1));
+                self.overflows = self.overflows.min(needed);
             }
         }
         self.before = sighting

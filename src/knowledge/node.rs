@@ -118,27 +118,35 @@ impl Node {
     }
 
     /// Whether every slot that a request could use has one, and, where slots are learnt, one more waits: more than were
-    /// ever seen at work must be tried for more to be seen.
-    pub fn is_full(&self, job: &Job<'_>, configured: Option<usize>) -> bool {
-        let Some(model) = &job.model else {
-            return false;
-        };
-        let inner = self.up_to_date();
+    /// ever seen at work must be tried for more to be seen. A node with answers that come whole, of which nothing can be
+    /// seen, is only full by the operator's word.
+    pub fn is_full(
+        &self,
+        model: &Model,
+        is_embedding: bool,
+        configured: Option<usize>,
+        now: f64,
+    ) -> bool {
+        let mut inner = self.up_to_date();
         let Some(at) = inner.memory.place(model.id()) else {
             return false;
         };
+        // While all are full nobody looks how they stand, which is when there is most to be learnt.
+        inner.notice_slots(at, now);
         let users = inner
             .memory
             .residents
             .get(at)
             .map_or(0, |resident| resident.users);
-        let slots = inner.slots_of(at, job, configured);
-        users
-            >= if configured.is_some() {
-                slots
-            } else {
-                slots + 1
-            }
+        let slots = inner.slots_of(at, is_embedding, configured);
+        if configured.is_some() {
+            return users >= slots;
+        }
+        // How many answers are written at once can be seen of streams alone: what cannot be learnt must not bind.
+        let mut flights = inner.flights.iter();
+        let is_learnable = is_embedding
+            || flights.all(|flight| flight.model_id != model.id() || flight.is_streamed);
+        is_learnable && users > slots
     }
 
     /// Counts a request in: whatever it changes on the node is believed from now on. `None` if it names no model that
@@ -284,7 +292,7 @@ impl Inner {
                         configured.unwrap_or(self.slots)
                     }
                 },
-                |at| self.slots_of(at, job, configured),
+                |at| self.slots_of(at, job.demand.is_embedding, configured),
             ),
             peers,
             others,
@@ -395,8 +403,8 @@ impl Inner {
         learnt.unwrap_or_else(|| LOAD_BASE + model.bytes() / speed.bandwidth)
     }
 
-    fn slots_of(&self, at: usize, job: &Job<'_>, configured: Option<usize>) -> usize {
-        if job.demand.is_embedding {
+    fn slots_of(&self, at: usize, is_embedding: bool, configured: Option<usize>) -> usize {
+        if is_embedding {
             return 1;
         }
         let learnt = self
@@ -459,6 +467,7 @@ impl Inner {
         }
         let mut flight = Flight::new(self.next_id, job, Arc::clone(model), cached);
         flight.was_cold = fit != Fit::Hot;
+        flight.loads = matches!(fit, Fit::Cold | Fit::OtherShape);
         flight.started = has_slot.then_some(now);
         let work = model.work();
         let ahead: f64 = self
@@ -560,7 +569,7 @@ impl Inner {
         }
         if let Some(time) = seconds(counters.load_time)
             && time > LEAST_LOAD
-            && flight.was_cold
+            && flight.loads
             && (self.loads.len() < LOADS_LIMIT || self.loads.contains_key(&model.id()))
         {
             let learnt = self.loads.entry(model.id()).or_insert(time);

@@ -4,7 +4,7 @@ use super::{Inventory, Lease, Loaded, LoadedModel, Lore, Origin};
 use crate::clock;
 use crate::ewma::{Ewma, Reading, Tick};
 use crate::health::{self, Health, Signal, State};
-use crate::knowledge::{Job, Models, Node, Outlook, Seen, Sighting};
+use crate::knowledge::{Job, Model, Models, Node, Outlook, Seen, Sighting};
 use crate::link::Links;
 use crate::wire::ModelKey;
 use arc_swap::ArcSwapOption;
@@ -230,9 +230,11 @@ impl Backend {
         self.live.node.outlook(job, self.spec.slots, &typical)
     }
 
-    /// Whether it has no room for a request but in its own line.
-    pub fn is_full(&self, job: &Job<'_>) -> bool {
-        self.live.node.is_full(job, self.spec.slots)
+    /// Whether it has no room for a request for a model but in its own line.
+    pub fn is_full(&self, model: &Model, is_embedding: bool, now: Instant) -> bool {
+        self.live
+            .node
+            .is_full(model, is_embedding, self.spec.slots, clock::seconds(now))
     }
 
     /// What is known of it beyond what it says.
@@ -268,6 +270,7 @@ impl Backend {
         }
         self.live.in_flight.fetch_sub(1, Relaxed);
         self.live.released.fetch_add(1, Relaxed);
+        self.live.lore.bell.ring();
     }
 
     /// Takes in the time to the first byte of a success.

@@ -1,12 +1,14 @@
 //! The backends: an immutable list per configuration, each with a live part that outlives it.
 
 mod backend;
+mod bell;
 mod catalogue;
 mod inventory;
 mod lease;
 
 pub use crate::origin::{Origin, OriginError};
 pub use backend::{Admit, Backend, Spec};
+pub use bell::Bell;
 pub use inventory::{Inventory, Loaded, LoadedModel};
 pub use lease::Lease;
 
@@ -40,6 +42,7 @@ pub struct Pool {
 pub(crate) struct Lore {
     pub(crate) models: Models,
     pub(crate) medians: Medians,
+    pub(crate) bell: Arc<Bell>,
     /// Requests that went to where their model was loaded as they need it, past a backend with less to do that would
     /// have had to load it again.
     pub(crate) reloads_avoided: AtomicU64,
@@ -79,6 +82,11 @@ impl Pool {
         &self.backends
     }
 
+    /// What rings when a request on any of the backends is over.
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.lore.bell
+    }
+
     /// The backends that a request for `model` may choose now, the ones in `tried` left out.
     ///
     /// Those that are known to hold the model come alone. Where none is known to, or none of them can take it, those come
@@ -114,17 +122,71 @@ impl Pool {
     ) -> Option<Lease> {
         let eligible = self.eligible(demand.model.as_ref(), tried, now);
         let job = self.job(demand, now);
-        if tried.is_empty()
-            && let Some(model) = &job.model
-        {
-            model.arrived(job.now);
+        lease(strategy, &eligible, &job, tried, now)
+    }
+
+    /// The same for a request that nobody waits before, unless all are full. A strategy that reckons with the nodes' own
+    /// lines may still choose one that is: its line may be the shorter wait.
+    pub fn choose_unless_full(
+        &self,
+        strategy: &dyn Strategy,
+        demand: &Demand,
+        tried: &[u64],
+        now: Instant,
+    ) -> Choice {
+        if !strategy.reckons_with_lines() {
+            return self.choose_with_room(strategy, demand, tried, now);
         }
-        let candidates = Candidates::new(&eligible, &job, now)?;
-        Some(
-            candidates
-                .get(strategy.pick(&candidates))?
-                .lease_for(&job, now),
-        )
+        let eligible = self.eligible(demand.model.as_ref(), tried, now);
+        if eligible.is_empty() {
+            return Choice::Nobody;
+        }
+        let job = self.job(demand, now);
+        let is_full = |backend: &&Arc<Backend>| {
+            let model = job.model.as_ref();
+            model.is_some_and(|model| backend.is_full(model, demand.is_embedding, now))
+        };
+        if eligible.iter().all(is_full) {
+            return Choice::Full;
+        }
+        lease(strategy, &eligible, &job, tried, now).map_or(Choice::Full, Choice::Lease)
+    }
+
+    /// The same among the backends that are not full.
+    pub fn choose_with_room(
+        &self,
+        strategy: &dyn Strategy,
+        demand: &Demand,
+        tried: &[u64],
+        now: Instant,
+    ) -> Choice {
+        let mut eligible = self.eligible(demand.model.as_ref(), tried, now);
+        if eligible.is_empty() {
+            return Choice::Nobody;
+        }
+        let job = self.job(demand, now);
+        if let Some(model) = &job.model {
+            eligible.retain(|backend| !backend.is_full(model, demand.is_embedding, now));
+        }
+        lease(strategy, &eligible, &job, tried, now).map_or(Choice::Full, Choice::Lease)
+    }
+
+    /// Whether a request for a model need not wait: a backend has room, or none can take it anyway.
+    pub fn has_room(
+        &self,
+        model: Option<&ModelKey>,
+        is_embedding: bool,
+        tried: &[u64],
+        now: Instant,
+    ) -> bool {
+        let catalogue = self.catalogue.load();
+        // Where nobody is known to hold a model, nobody is known to be full.
+        let Some(known) = model.and_then(|model| catalogue.model(model)) else {
+            return true;
+        };
+        let eligible = self.eligible(model, tried, now);
+        let mut backends = eligible.iter();
+        eligible.is_empty() || backends.any(|backend| !backend.is_full(known, is_embedding, now))
     }
 
     /// A request, with what is known of its model.
@@ -197,6 +259,35 @@ impl Pool {
         }
         self.catalogue.store(Arc::new(catalogue));
     }
+}
+
+/// What a choice among backends with room comes to.
+#[derive(Debug)]
+pub enum Choice {
+    /// A backend, with the request counted in.
+    Lease(Lease),
+    /// Those that could take it are all full.
+    Full,
+    /// Nobody can take it.
+    Nobody,
+}
+
+/// Has a strategy choose, and counts the request in.
+fn lease(
+    strategy: &dyn Strategy,
+    backends: &[&Arc<Backend>],
+    job: &Job<'_>,
+    tried: &[u64],
+    now: Instant,
+) -> Option<Lease> {
+    let candidates = Candidates::new(backends, job, now)?;
+    let backend = candidates.get(strategy.pick(&candidates))?;
+    if tried.is_empty()
+        && let Some(model) = &job.model
+    {
+        model.arrived(job.now);
+    }
+    Some(backend.lease_for(job, now))
 }
 
 /// Of some backends those that can take a request: the healthy ones, or if there are none, the ejected ones too.

@@ -7,6 +7,7 @@ use super::model::{CONTEXT, Model};
 use super::node::{self, Node};
 use super::proxy::{Passage, Proxy, demand};
 use super::request::{Request, Start};
+use super::runner::Runner;
 use super::trouble::Kind;
 use crate::balance::Entry;
 use crate::bench::{Failure, Outcome, Run};
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 /// Time between two questions of a proxy to a node about what it has in memory.
 const ASK_LOADED: Duration = Duration::from_secs(2);
-/// Time between two looks at how far the answers of a node are.
+/// The longest time between two looks at how far the answers of a node are; whoever chooses looks too.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// All that a run follows from, but for who chooses.
@@ -269,60 +270,55 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// Passes on how far the answers of a node are.
+    /// Looks at a node again and again for as long as it writes answers.
     fn look(&mut self, at: usize) {
-        let now = self.now;
-        self.with_node(at, |node, signs| node.advance(now, signs));
-        let Some(node) = self.nodes.get(at) else {
-            return;
-        };
-        let mut any = false;
-        for (id, tokens) in node
-            .runners()
-            .iter()
-            .flat_map(super::runner::Runner::answers)
-        {
-            any = true;
-            let flight = self.flights.get_mut(id);
-            if let Some(passage) = flight.and_then(|flight| flight.passage.as_mut()) {
-                passage.progress(tokens, now);
-            }
-        }
+        let any = self.pass_on(at);
         if any {
-            self.events.push(now + LOOK, Event::Look(at));
+            self.events.push(self.now + LOOK, Event::Look(at));
         }
         if let Some(looked_at) = self.is_looked_at.get_mut(at) {
             *looked_at = any;
         }
     }
 
+    /// Passes on how far the answers of a node are; returns whether there are any.
+    fn pass_on(&mut self, at: usize) -> bool {
+        let now = self.now;
+        self.with_node(at, |node, signs| node.advance(now, signs));
+        let mut any = false;
+        let runners = self.nodes.get(at).map_or(&[][..], Node::runners);
+        for (id, tokens) in runners.iter().flat_map(Runner::answers) {
+            any = true;
+            let flight = self.flights.get_mut(id);
+            if let Some(passage) = flight.and_then(|flight| flight.passage.as_mut()) {
+                passage.progress(tokens, now);
+            }
+        }
+        any
+    }
+
     /// Chooses a node for a request and gives it to that; false if there is none.
     fn dispatch(&mut self, at: usize) -> bool {
         let now = self.now;
+        // What has come in by now is known, token by token.
+        for node in 0..self.nodes.len() {
+            self.pass_on(node);
+        }
         // The place for a line in front of the fleet: whoever waits there has not chosen yet.
         let (Some(flight), Some(request)) = (self.flights.get_mut(at), self.setup.requests.get(at))
         else {
             return false;
         };
-        let chosen = match (self.proxies.get(flight.proxy), &flight.demand) {
-            (Some(proxy), Some(demand)) => proxy
-                .choose(demand, &flight.tried, now)
-                .map(|(node, lease)| (node, Some(lease))),
-            _ => {
-                for node in 0..self.nodes.len() {
-                    self.with_node(node, |node, signs| node.advance(now, signs));
-                }
-                let tried = self.flights.get(at).map_or(&[][..], |flight| &flight.tried);
-                clairvoyant::choose(
-                    &self.nodes,
-                    request,
-                    &self.setup.models,
-                    &self.popularity,
-                    tried,
-                    now,
-                )
+        let chosen = if let Some(proxy) = self.proxies.get(flight.proxy) {
+            let demand = flight.demand.as_ref();
+            let chosen = demand.and_then(|demand| proxy.choose(demand, &flight.tried, now));
+            chosen.map(|(node, lease)| (node, Some(lease)))
+        } else {
+            let tried = self.flights.get(at).map_or(&[][..], |flight| &flight.tried);
+            let models = &self.setup.models;
+            let wanted = &self.popularity;
+            clairvoyant::choose(&self.nodes, request, models, wanted, tried, now)
                 .map(|node| (node, None))
-            }
         };
         let (Some((node, lease)), Some(flight)) = (chosen, self.flights.get_mut(at)) else {
             return false;

@@ -44,6 +44,7 @@ impl Prompt {
     }
 
     /// The conversation with one message more, as it stands after the answer.
+    #[must_use]
     pub fn with_answer(&self) -> Self {
         Self::new(Arc::clone(&self.links), self.len + 1)
     }

@@ -49,9 +49,12 @@ fn defaults_are_those_of_the_interface() {
     assert_eq!(settings.admin_listen, "127.0.0.1:11436".parse().unwrap());
     assert_eq!(settings.strategy.name, "adaptive");
     assert_eq!(settings.attempts, 2);
+    assert_eq!(settings.queue.limit, 512);
+    assert_eq!(settings.queue.timeout, Duration::from_secs(120));
     assert_eq!(settings.timeouts.drain, Duration::from_secs(600));
     assert_eq!(settings.limits.body, 64 << 20);
     assert_eq!(&*settings.backends[0].name, "gpu1:11434");
+    assert_eq!(settings.backends[0].slots, None);
 }
 
 #[test]
@@ -68,10 +71,13 @@ fn every_value_is_taken() {
         log.format = 'json'
         admin.listen = ':0'
         retry.attempts = 5
+        queue.limit = 0
+        queue.timeout = '1s'
         models.refresh = '1h'
         [[backend]]
         url = 'http://[fe80::1]:99/ollama'
         weight = 0.5
+        slots = 16
         drain = true
         [[backend]]
         name = 'big-one_2.x'
@@ -95,6 +101,9 @@ fn every_value_is_taken() {
     assert_eq!(settings.timeouts.drain, Duration::ZERO);
     assert_eq!(settings.limits.head, 8192);
     assert_eq!(settings.attempts, 5);
+    assert_eq!(settings.queue.limit, 0);
+    assert_eq!(settings.queue.timeout, Duration::from_secs(1));
+    assert_eq!(settings.backends[0].slots, Some(16));
     assert_eq!(settings.models_refresh, Duration::from_secs(3600));
     let names: Vec<_> = settings
         .backends

@@ -7,7 +7,9 @@
     reason = "a test that panics has failed, which is what it is for"
 )]
 
+mod admission; // who waits, in which order, and how long
 mod balancing; // who gets which request
+mod bench; // load on simulated nodes, and its report
 mod bodies; // bodies in every form that Ollama takes
 mod cancellation; // clients that leave
 mod config; // what may be configured, and how mistakes are told

@@ -1,28 +1,34 @@
-//! `llamero bench`: comparing strategies.
+//! `llamero bench`: measures what runs, and compares strategies.
 
+mod bar;
+mod live;
+mod output;
 mod sim;
 
-use clap::{Args, Subcommand};
+use std::process::ExitCode;
 
-/// What is measured.
-#[derive(Debug, Args)]
+/// What `bench` takes.
+#[derive(Debug, clap::Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Compare strategies on simulated fleets, in virtual time
     Sim(sim::SimArgs),
+    /// Drive load at a running proxy or node, and report how it is served
+    Live(live::LiveArgs),
 }
 
-/// Runs the command.
+/// Runs a benchmark and reports it.
 ///
 /// # Errors
-/// When it could not do what it is for.
-pub fn run(args: BenchArgs) -> anyhow::Result<()> {
+/// When it cannot be run, or the report cannot be written.
+pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Sim(args) => sim::run(args),
+        Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Live(args) => live::run(args).await,
     }
 }

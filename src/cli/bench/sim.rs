@@ -69,7 +69,7 @@ struct Row {
 ///
 /// # Errors
 /// When a name is unknown, a number senseless, or the trace cannot be read.
-pub fn run(args: SimArgs) -> anyhow::Result<()> {
+pub fn run(args: &SimArgs) -> anyhow::Result<()> {
     let mut contenders = args
         .strategy
         .iter()
@@ -103,9 +103,9 @@ pub fn run(args: SimArgs) -> anyhow::Result<()> {
         args.requests
     );
     if args.fuzz.is_some() {
-        fuzz(&args, &contenders)
+        fuzz(args, &contenders)
     } else {
-        scenarios(&args, &contenders)
+        scenarios(args, &contenders)
     }
 }
 
@@ -321,15 +321,14 @@ impl Row {
 
     fn mean_of<'a>(rows: impl ExactSizeIterator<Item = &'a Self>) -> Self {
         let count = rows.len() as f64;
-        let sum = rows.fold(Self::default(), |sum, row| Self {
+        rows.fold(Self::default(), |sum, row| Self {
             mean: sum.mean + row.mean / count,
             p95: sum.p95 + row.p95 / count,
             first_token: sum.first_token + row.first_token / count,
             failed: sum.failed + row.failed / count,
             loads: sum.loads + row.loads / count,
             cached: sum.cached + row.cached / count,
-        });
-        sum
+        })
     }
 }
 
