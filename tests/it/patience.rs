@@ -332,14 +332,14 @@ const STOPPED_BYTES: usize = 128 << 10;
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_reader_that_stops_holds_little_memory() {
-    const READERS: usize = 32;
+    const READERS: usize = 12;
     let stuck = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = Arc::clone(&stuck);
     let backend = Backend::start(&["m"], move |mut call: Call| {
         let count = Arc::clone(&count);
         async move {
             call.begin("application/x-ndjson").await;
-            let chunk = format!("{:x}\r\n{}\n\r\n", 1000, "x".repeat(999));
+            let chunk = format!("{:x}\r\n{}\n\r\n", 4000, "x".repeat(3999));
             // Nothing has been taken for so long: everything between here and the reader is full.
             let full = Duration::from_millis(500);
             while let Ok(Ok(())) =
