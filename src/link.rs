@@ -29,7 +29,7 @@ const IDLE_LINKS: usize = 256;
 /// How long an idle connection is kept. Servers in front of Ollama commonly close theirs after five seconds.
 const IDLE_FOR: Duration = Duration::from_secs(4);
 /// Buffer for one answer's head and body, and so the most that a stopped reader holds on this side.
-const READ_BUFFER_BYTES: usize = 32 << 10;
+const READ_BUFFER_BYTES: usize = 16 << 10;
 
 /// What a backend is sent.
 #[derive(Debug)]

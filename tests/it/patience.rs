@@ -332,7 +332,8 @@ const STOPPED_BYTES: usize = 128 << 10;
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_reader_that_stops_holds_little_memory() {
-    const READERS: usize = 12;
+    const FIRST: usize = 4;
+    const READERS: usize = 16;
     let stuck = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = Arc::clone(&stuck);
     let backend = Backend::start(&["m"], move |mut call: Call| {
@@ -351,19 +352,33 @@ async fn a_reader_that_stops_holds_little_memory() {
         }
     })
     .await;
-    let (proxy, address) = Process::serve(&["--backend", &backend.url()]).await;
+    // Room for all at once, or they would wait before they are stuck.
+    let slots = FIRST + READERS;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("llamero.toml");
+    let text = format!(
+        "[[backend]]\nurl = \"{}\"\nslots = {slots}\n",
+        backend.url()
+    );
+    std::fs::write(&file, text).unwrap();
+    let (proxy, address) = Process::serve(&["--config", file.to_str().unwrap()]).await;
     let mut readers = Vec::new();
-    let mut client = Client::connect(address).await;
-    client.get("/").await;
-    client.answer().await;
-    let before = proxy.resident_bytes();
-    for _ in 0..READERS {
+    // The first show what the proxy needs for any at all.
+    let mut before = 0;
+    for number in 0..FIRST + READERS {
+        if number == FIRST {
+            eventually("the first are stuck", || {
+                stuck.load(std::sync::atomic::Ordering::SeqCst) == FIRST
+            })
+            .await;
+            before = proxy.resident_bytes();
+        }
         let mut client = Client::connect(address).await;
         client.post("/api/chat", CHAT).await;
         readers.push(client);
     }
     eventually("all are stuck", || {
-        stuck.load(std::sync::atomic::Ordering::SeqCst) == READERS
+        stuck.load(std::sync::atomic::Ordering::SeqCst) == FIRST + READERS
     })
     .await;
     let each = proxy.peak_bytes().saturating_sub(before) / READERS;
