@@ -20,7 +20,7 @@ pub const SHARING: f64 = 0.7;
 const UNLOAD: f64 = 0.9;
 /// What it is worth that a model stays in memory, in times of what loading it would cost whoever asks for it within
 /// [`WANTED_SPAN`] seconds, as far as [`WANTED_MOST`] of them.
-const EVICTION: f64 = 10.0;
+const EVICTION: f64 = 2.0;
 const WANTED_SPAN: f64 = 30.0;
 const WANTED_MOST: f64 = 6.0;
 /// Seconds after which a failure is worth 1/e of what it was.
