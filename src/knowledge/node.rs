@@ -67,7 +67,7 @@ struct Inner {
 }
 
 /// What is known of a node, for people.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Report {
     /// What it is reckoned with.
     pub speed: Estimate,
@@ -77,8 +77,8 @@ pub struct Report {
     pub is_proven: bool,
     /// The most answers at a time that a runner was seen to write.
     pub slots: usize,
-    /// Numbers of the models in memory, and whether each is still being loaded.
-    pub memory: Vec<(u64, bool)>,
+    /// The models that are believed to be in memory, and whether each is still being loaded.
+    pub memory: Vec<(Arc<Model>, bool)>,
     /// Whether it has work and gives no sign of life.
     pub is_stuck: bool,
 }
@@ -209,7 +209,7 @@ impl Node {
                 .memory
                 .residents
                 .iter()
-                .map(|resident| (resident.id, resident.loading.is_some()))
+                .map(|resident| (Arc::clone(&resident.model), resident.loading.is_some()))
                 .collect(),
             is_stuck: inner.is_stuck(&speed, now),
             speed,
