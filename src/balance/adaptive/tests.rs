@@ -313,3 +313,13 @@ async fn every_idle_node_that_has_the_model_is_used_now_and_then() {
     }
     assert!(counts.iter().all(|count| *count > 5), "{counts:?}");
 }
+
+#[tokio::test]
+async fn the_order_of_the_configuration_changes_nothing() {
+    let speed = |name: &str| if name == "n0" { 100.0 } else { 40.0 };
+    let turned = |name: &str| if name == "n2" { 100.0 } else { 40.0 };
+    let first = Fleet::of(3).loaded(&["a"]).shares(600, speed);
+    let last = Fleet::of(3).loaded(&["a"]).shares(600, turned);
+    assert!(first[0].abs_diff(last[2]) < 60, "{first:?} {last:?}");
+    assert!(first[2].abs_diff(last[0]) < 60, "{first:?} {last:?}");
+}
