@@ -10,6 +10,7 @@ mod clock;
 mod event;
 mod fleet;
 mod fuzz;
+pub mod gate;
 pub mod gpu;
 mod job;
 mod lengths;
