@@ -16,6 +16,7 @@ mod job;
 mod lengths;
 mod model;
 mod node;
+mod passage;
 mod prompt;
 mod proxy;
 mod request;
