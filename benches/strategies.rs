@@ -5,7 +5,8 @@
 use llamero::balance;
 use llamero::bench::{Kind, Measure, Ratios, Report, Slo, Style, Summary};
 use llamero::sim::{CLAIRVOYANT, Case, Chooser, Params, SCENARIOS, Situation, gate, sweep};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 const FLEETS: usize = 100;
 /// What failed requests count as.

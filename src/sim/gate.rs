@@ -109,6 +109,11 @@ const fn better(scenario: &'static str, need: Need, times: f64) -> ScenarioLimit
     }
 }
 
+/// What is no number keeps no limit.
+fn keeps(value: f64, most: f64) -> bool {
+    value <= most
+}
+
 /// The promises on random fleets that are broken, in words. What was not measured is broken.
 pub fn on_fleets(ratios: &[Ratios], limits: &[FleetLimit]) -> Vec<String> {
     let mut broken = Vec::new();
@@ -125,8 +130,7 @@ pub fn on_fleets(ratios: &[Ratios], limits: &[FleetLimit]) -> Vec<String> {
             ("95th percentile", found.p95, limit.p95),
             (&worst, found.worst, limit.worst),
         ] {
-            // Not "above": what is no number keeps no limit.
-            if let Some(most) = most.filter(|most| !(value <= *most)) {
+            if let Some(most) = most.filter(|most| !keeps(value, *most)) {
                 broken.push(format!(
                     "{name}, {what}: {value:.3} x {BASELINE}, over {most:.2}"
                 ));
@@ -153,7 +157,7 @@ pub fn in_scenarios(cells: &[Cell], limits: &[ScenarioLimit]) -> Vec<String> {
         let Some((own, other)) = find(GATED).zip(find(than)) else {
             return Some(format!("{scenario}, {what}: not measured"));
         };
-        (!(own <= times * other)).then(|| {
+        (!keeps(own, times * other)).then(|| {
             format!(
                 "{scenario}, {what}: {:.3} x {than}, over {times:.2}",
                 own / other

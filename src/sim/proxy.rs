@@ -84,14 +84,14 @@ impl Proxy {
         })
     }
 
-    /// Decides about a request, which is known by its number and has waited for so long in earlier attempts. If it has to
+    /// Decides about a request, which is known by its number and has waited for so long before. If it has to
     /// wait, nothing is said of it yet, but perhaps of one that has to make room.
     pub fn admit(
         &mut self,
         request: usize,
         demand: &Demand,
         tried: &[usize],
-        waited: Duration,
+        before: Duration,
         now: Duration,
     ) -> Option<(usize, Verdict)> {
         let backends = self.pool.backends();
@@ -120,7 +120,7 @@ impl Proxy {
                 Class::Interactive
             },
             kind: kind.clone(),
-            deadline: instant(now + self.queue.timeout.saturating_sub(waited)),
+            deadline: instant(now + self.queue.timeout.saturating_sub(before)),
         };
         let Ok(arrival) = self.line.arrive(ticket, instant(now)) else {
             return Some((request, Verdict::Refused));
