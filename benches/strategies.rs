@@ -5,12 +5,11 @@
 use llamero::balance;
 use llamero::bench::{Kind, Measure, Ratios, Report, Slo, Style, Summary};
 use llamero::sim::{CLAIRVOYANT, Case, Chooser, Params, SCENARIOS, Situation, gate, sweep};
-use std::time::Duration;
 use tokio::time::Instant;
 
 const FLEETS: usize = 100;
 /// What failed requests count as.
-const TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Nothing is left out: output mostly goes to a file.
 const STYLE: Style = Style {
     width: usize::MAX,
@@ -39,7 +38,7 @@ fn cases(situation: Situation, seed: u64, requests: usize, has_ideal: bool) -> V
 fn show(cases: &[Case], baseline: &str, subtitle: String) {
     let start = Instant::now();
     let by = Measure {
-        timeout: TIMEOUT,
+        timeout: llamero::sim::PATIENCE,
         slo: Slo::default(),
     };
     let runs = sweep(cases, |run| Summary::of(&run, &by), |_, _| {});

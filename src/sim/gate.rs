@@ -6,7 +6,7 @@ use crate::bench::{Cell, Quantity, Ratios};
 use crate::sim::CLAIRVOYANT;
 
 /// The first of the seeds that nothing was tuned on.
-pub const HELD_OUT: u64 = 10_001;
+pub const HELD_OUT: u64 = 20_001;
 /// Whose promises they are.
 pub const GATED: &str = "adaptive";
 /// Whom it is compared with on random fleets.

@@ -37,7 +37,7 @@ pub use model::{CONTEXT, Model};
 pub use node::Spec;
 pub use prompt::{Link, Prompt};
 pub use request::{Request, Start};
-pub use scenario::{ALL as SCENARIOS, Params, Scenario};
+pub use scenario::{ALL as SCENARIOS, PATIENCE, Params, Scenario};
 pub use sweep::{Case, Situation, sweep};
 pub use trace::{Row, TraceError, read as read_trace};
 pub use trouble::{Kind, Trouble};

@@ -4,10 +4,9 @@ use super::bar;
 use super::output::Output;
 use crate::balance;
 use crate::bench::{Kind, Measure, Ratios, Report, Summary};
-use crate::config::Queue;
 use crate::sim::{
-    CLAIRVOYANT, Case, Chooser, LOWER_BOUND, Params, SCENARIOS, Scenario, Situation, gate,
-    read_trace, sweep,
+    CLAIRVOYANT, Case, Chooser, LOWER_BOUND, PATIENCE, Params, SCENARIOS, Scenario, Situation,
+    gate, read_trace, sweep,
 };
 use anyhow::{Context, bail, ensure};
 use clap::Args;
@@ -17,7 +16,7 @@ use std::path::PathBuf;
 
 /// Strategies compared on simulated fleets, in virtual time.
 ///
-/// The adaptive strategy was tuned on seeds 1 to 1000; those from 10001 on are held out to judge it by.
+/// The adaptive strategy was tuned on seeds 1 to 1000; those from 20001 on are held out to judge it by.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct SimArgs {
@@ -64,8 +63,8 @@ const EXAMPLES: &str = "\
 Examples:
   llamero bench sim --seeds 3 --html report.html
   llamero bench sim --scenario multimodel --load 0.5,0.7,0.9 --strategy adaptive,least_connections
-  llamero bench sim --fuzz 300 --seed 10001 --gate     promises on random fleets
-  llamero bench sim --seeds 3 --seed 10001 --gate      promises in scenarios";
+  llamero bench sim --fuzz 300 --seed 20001 --gate     promises on random fleets
+  llamero bench sim --seeds 3 --seed 20001 --gate      promises in scenarios";
 
 /// Who chooses, under a name; `None` for the bound.
 type Contender = (&'static str, Option<Chooser>);
@@ -104,7 +103,7 @@ pub fn run(args: &SimArgs) -> anyhow::Result<()> {
     };
     args.output.check()?;
     let by = Measure {
-        timeout: Queue::default().timeout,
+        timeout: PATIENCE,
         slo: args.output.slo,
     };
     let bar = bar::new(cases.len());

@@ -5,8 +5,7 @@
 use crate::balance;
 use crate::bench::{Kind, Measure, Quantity, Ratios, Report, Slo, Summary};
 use crate::sim::gate::{BASELINE, FleetLimit, GATED, HELD_OUT, LOAD, Need, ScenarioLimit};
-use crate::sim::{CLAIRVOYANT, Case, Chooser, Params, Scenario, Situation, gate, sweep};
-use std::time::Duration;
+use crate::sim::{CLAIRVOYANT, Case, Chooser, PATIENCE, Params, Scenario, Situation, gate, sweep};
 
 const FLEETS: u64 = 12;
 /// On a dozen fleets a mean says something, a percentile next to nothing.
@@ -42,7 +41,7 @@ fn case(situation: Situation, strategy: &str, seed: u64, requests: usize) -> Cas
 
 fn report(cases: &[Case]) -> Report {
     let by = Measure {
-        timeout: Duration::from_secs(120),
+        timeout: PATIENCE,
         slo: Slo::default(),
     };
     let runs = sweep(cases, |run| Summary::of(&run, &by), |_, _| {}).unwrap();
