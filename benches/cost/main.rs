@@ -55,7 +55,7 @@ fn main() -> Result<()> {
         runtime.block_on(async { Gateway::start(settings, None, ContentHash::of(&text), 1) })?;
     let address = gateway.addresses().first().copied();
     let address = address.ok_or_else(|| anyhow::anyhow!("it listens nowhere"))?;
-    run(&runtime, address, 20, |client, count| client.small(count))?;
+    run(&runtime, address, 20, Client::small)?;
 
     let mut over = Vec::new();
     let mut say = |what: &str, value: f64, most: f64| {
@@ -116,9 +116,7 @@ fn per(total: impl TryInto<u32>, count: usize) -> f64 {
 
 #[inline(never)]
 fn phase_small(runtime: &Runtime, address: SocketAddr) -> Result<AllocationInfo> {
-    run(runtime, address, REQUESTS, |client, count| {
-        client.small(count)
-    })
+    run(runtime, address, REQUESTS, Client::small)
 }
 
 #[inline(never)]
