@@ -80,7 +80,7 @@ pub mod knowledge;
 mod link;
 mod lists;
 mod load_guard;
-mod log;
+pub mod log;
 pub mod mock;
 mod mount;
 mod origin;

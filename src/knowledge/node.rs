@@ -26,8 +26,8 @@ const WANTED_MOST: f64 = 6.0;
 /// Seconds after which a failure is worth 1/e of what it was.
 const FAILURE_FADE: f64 = 10.0;
 /// Seconds without any sign of life after which a node is stuck: while it writes an answer, and while it should begin to.
-const STUCK_WRITING: f64 = 3.0;
-const STUCK_STARTING: f64 = 8.0;
+const STUCK_WRITING: f64 = 1.0;
+const STUCK_STARTING: f64 = 4.0;
 /// Tokens of a prompt that a node works on before it writes the next token of another answer.
 const BATCH: f64 = 512.0;
 /// A load shorter than this was none, in seconds.
