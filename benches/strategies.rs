@@ -8,8 +8,6 @@ use llamero::sim::{CLAIRVOYANT, Case, Chooser, Params, SCENARIOS, Situation, gat
 use tokio::time::Instant;
 
 const FLEETS: usize = 100;
-/// What failed requests count as.
-
 /// Nothing is left out: output mostly goes to a file.
 const STYLE: Style = Style {
     width: usize::MAX,
