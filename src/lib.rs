@@ -23,7 +23,7 @@
 //! | listeners, ticks, files, signals | `server`, `admin`, `probe`, `log`, `reload`, `gateway`, [`cli`] |
 //! | simulated nodes, which use only the wire | [`mock`] |
 //! | simulated fleets in virtual time, before which the real choice is at work | [`sim`] |
-//! | what a run comes to, and load for what really runs | [`bench`] |
+//! | what a run comes to, and load for what really runs | [`mod@bench`] |
 //!
 //! # A request in a straight line
 //!
