@@ -1,5 +1,6 @@
 //! What operators and their tools ask, on a listener of its own.
 
+use crate::address::Address;
 use crate::error::Error;
 use crate::health;
 use crate::server::{Handler, Phase, Refusal};
@@ -10,7 +11,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -176,7 +176,7 @@ fn backend_status(backend: &crate::pool::Backend, now: Instant) -> Value {
 impl Handler for Admin {
     type Body = Full<Bytes>;
 
-    async fn handle(&self, request: Request<Incoming>, _: IpAddr) -> Response<Full<Bytes>> {
+    async fn handle(&self, request: Request<Incoming>, _: &Address) -> Response<Full<Bytes>> {
         self.answer(
             request.method(),
             request.uri().path(),

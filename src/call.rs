@@ -1,5 +1,6 @@
 //! A request read far enough to route it, and able to be sent again if that is safe.
 
+use crate::address::Address;
 use crate::budget::{Budget, Share};
 use crate::demand::{Demand, Intent};
 use crate::error::Error;
@@ -74,7 +75,7 @@ enum Body {
 #[derive(Debug)]
 pub struct Sender<'a> {
     /// The other end of the connection.
-    pub peer: IpAddr,
+    pub peer: &'a Address,
     /// The client behind trusted proxies.
     pub client: IpAddr,
     /// The trusted proxies.
@@ -146,16 +147,19 @@ impl Call {
             sender.request_id,
             sender.via,
         );
+        let intent = Intent::of(route, &facts);
+        let model = facts.model;
+        let model = model.or_else(|| name.as_deref().and_then(ModelKey::parse));
         let demand = Demand {
             session,
-            intent: Intent::of(route, &facts),
+            intent,
             is_embedding: Kind::of(route.label).is_embedding(),
             runner: facts.runner,
             output_limit: facts.output_limit,
             is_streamed: facts.stream.unwrap_or(route.family == Family::Native),
             prompt_bytes: facts.prompt_bytes,
             prefixes: facts.prefixes,
-            ..Demand::new(name.as_deref().and_then(ModelKey::parse), sender.client)
+            ..Demand::new(model, sender.client)
         };
         let target = parts
             .uri

@@ -1,5 +1,6 @@
 //! The running proxy: its listeners, its tasks and the state that they share.
 
+use crate::address::Address;
 use crate::admin::Admin;
 use crate::config::{ContentHash, Settings};
 use crate::descriptors;
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,7 +204,7 @@ const ADMIN_CONNECTIONS: usize = 256;
 impl Handler for Proxy {
     type Body = ReplyBody;
 
-    async fn handle(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
+    async fn handle(&self, request: Request<Incoming>, peer: &Address) -> Response<ReplyBody> {
         Self::handle(self, request, peer).await
     }
 

@@ -1,6 +1,7 @@
 //! A request's straight way: route, read, choose, send, pass the answer on.
 
 use crate::access::{Access, Ended};
+use crate::address::Address;
 use crate::budget::Budget;
 use crate::call::{Call, Room, Sender};
 use crate::demand::Intent;
@@ -25,7 +26,6 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, response};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -80,7 +80,7 @@ impl Proxy {
     pub async fn handle(
         &self,
         mut request: Request<Incoming>,
-        peer: IpAddr,
+        peer: &Address,
     ) -> Response<ReplyBody> {
         let state = self.state.load_full();
         let edge = Edge::enter(&mut request, &state.settings);
@@ -114,7 +114,7 @@ impl Proxy {
         &self,
         state: &State,
         request: Request<Incoming>,
-        peer: IpAddr,
+        peer: &Address,
         access: &mut Access,
     ) -> Result<Call, Error> {
         let route =
@@ -129,7 +129,7 @@ impl Proxy {
         let request_id = access.id.clone();
         let sender = Sender {
             peer,
-            client: access.client,
+            client: access.client.ip,
             trusted: &settings.trusted_proxies,
             request_id: &request_id,
             via: &self.via,

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 /// When some failed, naming them, when the upload broke off, or when nobody is up.
 pub async fn blob(state: &State, call: &mut Call, access: &mut Access) -> Result<Answer, Error> {
     let (sets, now) = (&state.create_sets, Instant::now());
-    let members = sets.get_or_fix(access.client, &state.pool, now, || members::up(state))?;
+    let members = sets.get_or_fix(access.client.ip, &state.pool, now, || members::up(state))?;
     members::note(access, &members);
     let connect = state.settings.timeouts.connect;
     let outcomes = if call.is_head() {
@@ -34,9 +34,9 @@ pub async fn blob(state: &State, call: &mut Call, access: &mut Access) -> Result
     };
     if outcomes.iter().all(Outcome::is_success) {
         // An upload may have taken longer than an idle set is kept.
-        sets.fix(access.client, &members, Instant::now());
+        sets.fix(access.client.ip, &members, Instant::now());
     } else if !call.is_head() {
-        sets.forget(access.client);
+        sets.forget(access.client.ip);
     }
     let answer = if call.is_head() {
         all_or_none(&members, outcomes)

@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-
-/// The most that one read takes, in bytes.
-const READ_BYTES: usize = 16 << 10;
+use tokio::net::tcp::ReadHalf;
 
 /// The side of the socket that hyper gets.
 #[derive(Debug)]
-pub struct ClientSocket {
-    stream: Arc<TcpStream>,
+pub struct ClientSocket<'s> {
+    /// Reads into memory that nobody had to clear, and knows without asking when the kernel has no more.
+    reader: ReadHalf<'s>,
+    stream: &'s TcpStream,
     turn: Arc<Turn>,
     framing: Framing,
     /// What came last is not for hyper, nor is what comes after it.
@@ -36,10 +36,16 @@ enum Closed {
     Body,
 }
 
-impl ClientSocket {
-    /// Reads and writes a stream whose heads may have so many bytes.
-    pub fn new(stream: Arc<TcpStream>, turn: Arc<Turn>, head_bytes: usize) -> Self {
+impl<'s> ClientSocket<'s> {
+    /// Reads one half of a stream and writes the other; heads may have so many bytes.
+    pub fn new(
+        reader: ReadHalf<'s>,
+        stream: &'s TcpStream,
+        turn: Arc<Turn>,
+        head_bytes: usize,
+    ) -> Self {
         Self {
+            reader,
             stream,
             turn,
             framing: Framing::new(head_bytes),
@@ -93,7 +99,7 @@ impl ClientSocket {
                 self.turn.note_full();
                 return Poll::Pending;
             }
-            match write(&self.stream) {
+            match write(self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => {
                     self.turn.note_write();
@@ -125,7 +131,7 @@ pub async fn hung_up(_: &TcpStream) {
     std::future::pending().await
 }
 
-impl AsyncRead for ClientSocket {
+impl AsyncRead for ClientSocket<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -138,7 +144,7 @@ impl AsyncRead for ClientSocket {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buffer.filled().len();
-        let polled = self.poll_stream(cx, buffer);
+        let polled = Pin::new(&mut self.reader).poll_read(cx, buffer);
         if polled.is_pending() && self.framing.is_in_body() {
             self.turn.await_body();
         }
@@ -154,38 +160,7 @@ impl AsyncRead for ClientSocket {
     }
 }
 
-impl ClientSocket {
-    fn poll_stream(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            let wanted = buffer.remaining().min(READ_BYTES);
-            let mut read = 0;
-            // Fewer bytes than asked for mean that the kernel has no more. Saying so to tokio, from within the same look
-            // at the socket, saves the next read that could only say it again.
-            let outcome = self.stream.try_io(Interest::READABLE, || {
-                let socket = socket2::SockRef::from(&*self.stream);
-                read = io::Read::read(&mut &*socket, buffer.initialize_unfilled_to(wanted))?;
-                if read > 0 && read < wanted {
-                    Err(io::ErrorKind::WouldBlock.into())
-                } else {
-                    Ok(())
-                }
-            });
-            match outcome {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && read == 0 => {}
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                    return Poll::Ready(Err(error));
-                }
-                _ => {
-                    buffer.advance(read);
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
-    }
-}
-
-impl AsyncWrite for ClientSocket {
+impl AsyncWrite for ClientSocket<'_> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -218,7 +193,7 @@ impl AsyncWrite for ClientSocket {
             // The refusal is still to be written.
             return Poll::Ready(Ok(()));
         }
-        match socket2::SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write) {
+        match socket2::SockRef::from(self.stream).shutdown(std::net::Shutdown::Write) {
             // The client was faster.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             outcome => Poll::Ready(outcome),

@@ -8,6 +8,7 @@ mod turn;
 pub use framing::{FIELDS, Refusal};
 pub use turn::Patience;
 
+use crate::address::Address;
 use crate::tcp;
 use client_socket::ClientSocket;
 use turn::{Answering, Overdue, Turn};
@@ -22,10 +23,11 @@ use hyper_util::rt::TokioIo;
 use socket2::{Domain, Socket, Type};
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::tcp::ReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -86,7 +88,7 @@ pub trait Handler: Clone + Send + Sync + 'static {
     fn handle(
         &self,
         request: Request<Incoming>,
-        peer: IpAddr,
+        peer: &Address,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
     /// What a client is told whose request is not handled at all; heads may have so many bytes.
@@ -129,8 +131,13 @@ pub async fn serve<H: Handler>(
         match accepted {
             Ok((stream, peer, place)) => {
                 is_exhausted = false;
-                let connection =
-                    serve_connection(stream, peer.ip(), policy, handler.clone(), phase.clone());
+                let connection = serve_connection(
+                    stream,
+                    peer.ip().into(),
+                    policy,
+                    handler.clone(),
+                    phase.clone(),
+                );
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
@@ -185,16 +192,17 @@ enum End {
 }
 
 async fn serve_connection<H: Handler>(
-    stream: TcpStream,
-    peer: IpAddr,
+    mut stream: TcpStream,
+    peer: Address,
     policy: Policy,
     handler: H,
     mut phase: watch::Receiver<Phase>,
 ) {
     // A failure here shows again at the first read.
     let _ = tcp::prepare(&stream);
-    let stream = Arc::new(stream);
-    let end = exchange(&stream, peer, policy, &handler, &mut phase).await;
+    let (reader, writer) = stream.split();
+    let stream: &TcpStream = writer.as_ref();
+    let end = exchange(reader, stream, &peer, policy, &handler, &mut phase).await;
     let answer = match end {
         End::Gone => return,
         End::Unread => None,
@@ -204,7 +212,7 @@ async fn serve_connection<H: Handler>(
         }
     };
     // Boxed since hardly a connection ends so.
-    let leaving = Box::pin(farewell::take(&stream, answer));
+    let leaving = Box::pin(farewell::take(stream, answer));
     tokio::select! {
         () = leaving => {}
         _ = after(&mut phase, Phase::Draining) => {}
@@ -213,8 +221,9 @@ async fn serve_connection<H: Handler>(
 
 /// Lets hyper answer what comes, until one side has enough.
 async fn exchange<H: Handler>(
-    stream: &Arc<TcpStream>,
-    peer: IpAddr,
+    reader: ReadHalf<'_>,
+    stream: &TcpStream,
+    peer: &Address,
     policy: Policy,
     handler: &H,
     phase: &mut watch::Receiver<Phase>,
@@ -228,7 +237,7 @@ async fn exchange<H: Handler>(
             Ok::<_, Infallible>(answer.map(|body| Answering::new(body, turn)))
         }
     });
-    let socket = ClientSocket::new(Arc::clone(stream), Arc::clone(&turn), policy.head_bytes);
+    let socket = ClientSocket::new(reader, stream, Arc::clone(&turn), policy.head_bytes);
     let connection = http1::Builder::new()
         // The socket's own limit comes first and has better words.
         .max_buf_size(policy.head_bytes + 1)
@@ -261,7 +270,7 @@ async fn exchange<H: Handler>(
                 Overdue::Body => {}
                 Overdue::Reading => {
                     // What it has not read is not worth keeping.
-                    let _ = socket2::SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
+                    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
                     return End::Gone;
                 }
             }
