@@ -2,7 +2,6 @@
 //! times faster than a parser that could make something of them. It accepts what such a parser accepts, and nothing else.
 
 use super::text::Key;
-use memchr::memchr2;
 use serde::de::DeserializeSeed;
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -12,20 +11,15 @@ use std::borrow::Cow;
 pub(super) struct Reader<'a> {
     text: &'a str,
     at: usize,
-    /// The text has no control characters, so that no string has any.
-    is_plain: bool,
 }
+
+/// Bytes of a string that are looked at together.
+const TOGETHER: usize = 16;
 
 impl<'a> Reader<'a> {
     /// At the beginning of a text.
     pub(super) fn new(text: &'a str) -> Self {
-        // Without a way out of the loop it is done for many bytes at once.
-        let has_control = |found, byte: &u8| found | (*byte < b' ');
-        Self {
-            text,
-            at: 0,
-            is_plain: !text.as_bytes().iter().fold(false, has_control),
-        }
+        Self { text, at: 0 }
     }
 
     /// Takes an object apart: `member` is given each key and must take the value, by [`value`](Self::value) or another step.
@@ -143,16 +137,15 @@ impl<'a> Reader<'a> {
     fn string(&mut self) -> Option<()> {
         loop {
             let rest = self.text.as_bytes().get(self.at..)?;
-            let end = memchr2(b'"', b'\\', rest)?;
-            let is_control = |byte: &u8| *byte < b' ';
-            if !self.is_plain && rest.get(..end)?.iter().any(is_control) {
-                return None;
-            }
+            let end = plain(rest);
+            let after = rest.get(end + 1);
             self.at += end + 1;
-            if rest.get(end) == Some(&b'"') {
-                return Some(());
+            match rest.get(end)? {
+                b'"' => return Some(()),
+                b'\\' => {}
+                _ => return None,
             }
-            let bytes = match rest.get(end + 1)? {
+            let bytes = match after? {
                 b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 1,
                 b'u' => {
                     let digits = rest.get(end + 2..end + 6)?;
@@ -227,6 +220,20 @@ impl<'a> Reader<'a> {
             self.at += 1;
         }
     }
+}
+
+/// How many bytes of a string stand for themselves.
+fn plain(text: &[u8]) -> usize {
+    // Without branches, so that a group of them is compared at once.
+    let is_special = |byte: &u8| (*byte == b'"') | (*byte == b'\\') | (*byte < b' ');
+    let (groups, _) = text.as_chunks::<TOGETHER>();
+    let is_plain = |group: &&[u8; TOGETHER]| {
+        let special = group.iter().map(|byte| u8::from(is_special(byte)));
+        special.fold(0, |any, it| any | it) == 0
+    };
+    let start = TOGETHER * groups.iter().take_while(is_plain).count();
+    let rest = text.get(start..).unwrap_or_default();
+    start + rest.iter().position(is_special).unwrap_or(rest.len())
 }
 
 #[cfg(test)]
