@@ -52,6 +52,8 @@ struct Live {
     requests: AtomicU64,
     failures: AtomicU64,
     gate: Gate,
+    /// Whether the last answer was that it has enough to do.
+    turned_away: AtomicBool,
     /// The millisecond since `epoch` of the last failure. Means nothing while there are no errors in a row.
     failed_at: AtomicU64,
     ttfb: Ewma,
@@ -105,6 +107,7 @@ impl Backend {
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             gate: Gate::new(now),
+            turned_away: AtomicBool::new(false),
             failed_at: AtomicU64::new(0),
             ttfb: Ewma::default(),
             inventory: ArcSwapOption::empty(),
@@ -255,6 +258,16 @@ impl Backend {
     /// A whole answer came.
     pub(super) fn finished(&self, pass: Pass, now: Instant) {
         self.live.gate.finished(pass, &self.policy, now);
+    }
+
+    /// Whether its last answer was that it has enough to do.
+    pub fn has_turned_away(&self) -> bool {
+        self.live.turned_away.load(Relaxed)
+    }
+
+    /// Notes whether that was its answer.
+    pub(super) fn set_turned_away(&self, turned_away: bool) {
+        self.live.turned_away.store(turned_away, Relaxed);
     }
 
     /// Takes in the time to the first byte of a success.

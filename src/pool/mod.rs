@@ -222,6 +222,17 @@ impl Pool {
         eligible.is_empty() || backends.any(|backend| !backend.is_full(known, is_embedding, now))
     }
 
+    /// Whether there is a backend, not in `tried`, that did well the last time it was given anything.
+    pub fn has_sound(&self, tried: &[u64], now: Instant) -> bool {
+        let is_sound = |backend: &Arc<Backend>| {
+            backend.admits(Admit::Recovering, now)
+                && backend.errors() == 0
+                && !backend.has_turned_away()
+                && !tried.contains(&backend.id())
+        };
+        self.backends.iter().any(is_sound)
+    }
+
     /// A request, with what is known of its model.
     fn job<'a>(&self, demand: &'a Demand, now: Instant) -> Job<'a> {
         if self.lore.medians.begin(clock::seconds(now)) {
@@ -360,97 +371,4 @@ fn admitted<'a, I: Iterator<Item = &'a Arc<Backend>>>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::health::Signal;
-    use std::time::Duration;
-
-    fn pool() -> Pool {
-        let spec = |name: &str| Spec {
-            name: name.into(),
-            origin: Origin::parse(name).expect("a host name"),
-            weight: 1.0,
-            drain: false,
-            slots: None,
-        };
-        Pool::build(
-            &[spec("a"), spec("b")],
-            health::Policy::default(),
-            None,
-            Instant::now(),
-        )
-    }
-
-    #[tokio::test]
-    async fn an_ejected_backend_is_tried_by_one_request_although_an_old_one_still_runs() {
-        let pool = pool();
-        let sick = &pool.backends()[0];
-        let now = Instant::now();
-        let old = sick.lease(now);
-        for _ in 0..5 {
-            sick.observe(Signal::Failed("500".into()), now);
-        }
-        let names = |now| {
-            let eligible = pool.eligible(None, &[], now);
-            eligible
-                .iter()
-                .map(|backend| backend.name())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(names(now), ["b"]);
-        let later = now + Duration::from_secs(2);
-        assert_eq!(names(later), ["a", "b"]);
-        let trial = sick.lease(later);
-        assert_eq!(names(later), ["b"], "one at a time");
-        drop(trial);
-        assert_eq!(names(later), ["a", "b"]);
-        drop(old);
-        assert_eq!(sick.in_flight(), 0);
-    }
-
-    #[tokio::test]
-    async fn when_no_holder_can_take_it_those_who_have_not_spoken_may() {
-        let pool = pool();
-        let now = Instant::now();
-        let holder = &pool.backends()[0];
-        let model = ModelKey::parse("m").unwrap();
-        pool.learn(
-            holder,
-            Inventory::from_tags(br#"{"models":[{"name":"m"}]}"#).unwrap(),
-        );
-        let names = || {
-            let eligible = pool.eligible(Some(&model), &[], now);
-            eligible
-                .iter()
-                .map(|backend| backend.name())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(names(), ["a"]);
-        for _ in 0..2 {
-            holder.observe(Signal::CheckFailed("refused".into()), now);
-        }
-        assert_eq!(names(), ["b"]);
-        pool.learn(&pool.backends()[1], Inventory::default());
-        assert_eq!(names(), [""; 0], "now it is known not to have it");
-    }
-
-    #[tokio::test]
-    async fn a_backend_that_never_spoke_and_is_down_does_not_keep_the_others_from_saying_no() {
-        let pool = pool();
-        let now = Instant::now();
-        let (healthy, dead) = (&pool.backends()[0], &pool.backends()[1]);
-        pool.learn(healthy, Inventory::default());
-        for _ in 0..2 {
-            dead.observe(Signal::ConnectFailed("refused".into()), now);
-        }
-        let model = ModelKey::parse("nobody-has-it").unwrap();
-        let eligible = pool.eligible(Some(&model), &[], now);
-        assert_eq!(
-            eligible
-                .iter()
-                .map(|backend| backend.name())
-                .collect::<Vec<_>>(),
-            ["a"]
-        );
-    }
-}
+mod tests;
