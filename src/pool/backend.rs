@@ -52,8 +52,8 @@ struct Live {
     requests: AtomicU64,
     failures: AtomicU64,
     gate: Gate,
-    /// Whether the last answer was that it has enough to do.
-    turned_away: AtomicBool,
+    /// Whether the last answer that says anything of the node was a good one.
+    does_well: AtomicBool,
     /// The millisecond since `epoch` of the last failure. Means nothing while there are no errors in a row.
     failed_at: AtomicU64,
     ttfb: Ewma,
@@ -107,7 +107,7 @@ impl Backend {
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             gate: Gate::new(now),
-            turned_away: AtomicBool::new(false),
+            does_well: AtomicBool::new(false),
             failed_at: AtomicU64::new(0),
             ttfb: Ewma::default(),
             inventory: ArcSwapOption::empty(),
@@ -260,14 +260,14 @@ impl Backend {
         self.live.gate.finished(pass, &self.policy, now);
     }
 
-    /// Whether its last answer was that it has enough to do.
-    pub fn has_turned_away(&self) -> bool {
-        self.live.turned_away.load(Relaxed)
+    /// Whether the last answer that says anything of it was a good one, neither a failure nor that it has enough to do.
+    pub fn does_well(&self) -> bool {
+        self.live.does_well.load(Relaxed)
     }
 
-    /// Notes whether that was its answer.
-    pub(super) fn set_turned_away(&self, turned_away: bool) {
-        self.live.turned_away.store(turned_away, Relaxed);
+    /// It has enough to do.
+    pub(super) fn turned_away(&self) {
+        self.live.does_well.store(false, Relaxed);
     }
 
     /// Takes in the time to the first byte of a success.
@@ -282,10 +282,14 @@ impl Backend {
 
     /// The same of a request.
     pub(super) fn hear(&self, signal: Signal, pass: Option<Pass>, now: Instant) -> Option<State> {
+        if signal == Signal::Answered {
+            self.live.does_well.store(true, Relaxed);
+        }
         if matches!(
             signal,
             Signal::Failed(_) | Signal::Broke(_) | Signal::ConnectFailed(_)
         ) {
+            self.live.does_well.store(false, Relaxed);
             self.live.failures.fetch_add(1, Relaxed);
             self.live.node.failed(clock::seconds(now));
             let failed_at = self.since_epoch(now).as_millis();

@@ -49,7 +49,9 @@ impl Lease {
     /// The backend answered with this status; a success also says how fast it is.
     pub fn answered(&self, status: http::StatusCode, now: Instant) {
         let is_busy = status == http::StatusCode::SERVICE_UNAVAILABLE;
-        self.backend.set_turned_away(is_busy);
+        if is_busy {
+            self.backend.turned_away();
+        }
         let signal = if is_busy || status.is_client_error() {
             // The client is wrong, or there is enough to do: neither is a sickness, nor a sign of health.
             Signal::Turned

@@ -222,12 +222,11 @@ impl Pool {
         eligible.is_empty() || backends.any(|backend| !backend.is_full(known, is_embedding, now))
     }
 
-    /// Whether there is a backend, not in `tried`, that did well the last time it was given anything.
+    /// Whether there is a backend, not in `tried`, that does well.
     pub fn has_sound(&self, tried: &[u64], now: Instant) -> bool {
         let is_sound = |backend: &Arc<Backend>| {
             backend.admits(Admit::Recovering, now)
-                && backend.errors() == 0
-                && !backend.has_turned_away()
+                && backend.does_well()
                 && !tried.contains(&backend.id())
         };
         self.backends.iter().any(is_sound)

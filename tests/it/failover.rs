@@ -454,8 +454,7 @@ where
         }
     })
     .await;
-    // A few are free, before each of the backends is known to fail.
-    let most = REQUESTS / 5 + 3 + 6;
+    let most = REQUESTS / 5 + 3;
     let again = calls() - REQUESTS;
     assert!((3..=most).contains(&again), "{again} were sent again");
     go.add_permits(REQUESTS);
@@ -463,7 +462,8 @@ where
         assert_eq!(client.answer().await.status, status);
     }
     let again = calls() - REQUESTS;
-    assert!(again <= most + most / 5 + 3 + 6, "{again} were sent again");
+    // Some of them a third time, and those are the second retries of few.
+    assert!(again <= most + most / 5 + 3, "{again} were sent again");
     proxy.until_idle().await;
 }
 
