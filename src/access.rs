@@ -107,6 +107,11 @@ impl Access {
         self.started
     }
 
+    /// Requests that are not over, this one among them.
+    pub fn active(&self) -> usize {
+        self.active.load(Relaxed)
+    }
+
     /// Notes the model that was asked for.
     pub fn set_model(&mut self, mut name: String) {
         if let Some((end, _)) = name.char_indices().nth(MODEL_CHARS) {

@@ -252,6 +252,9 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
     let pinned = fleet::is_pinned(call);
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut last = Err(None);
+    // Held while the request is out once more. No pause comes before that: it goes to another backend each time, so that
+    // there are no steps to be kept from falling into, and whoever waits for an answer is spared the time.
+    let mut retry = None;
     for _ in 0..settings.attempts {
         let now = Instant::now();
         let chosen = if pinned {
@@ -277,6 +280,8 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
         access.attempts += 1;
         access.backend = Some(Arc::clone(&name));
         let (lease, outcome) = load_guard::exchange(state, call, lease).await;
+        drop(retry.take());
+        let is_free = outcome.as_ref().is_err_and(Failure::is_free);
         match outcome {
             Ok((response, link)) => match judge(state, call, response, link, lease).await {
                 Verdict::Pass(answer) => return Ok(credit(answer, access)),
@@ -285,7 +290,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
                 Verdict::Lost(error) => last = last.or(Err(Some(error))),
             },
             Err(failure) => {
-                let retry = failure.may_retry(call);
+                let may_retry = failure.may_retry(call);
                 let error = match failure {
                     Failure::Client => return Err(call.error_of_client()),
                     // It would be no different with another backend.
@@ -301,9 +306,16 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
                     }),
                 };
                 last = last.or(Err(error));
-                if !retry {
+                if !may_retry {
                     break;
                 }
+            }
+        }
+        if !is_free && !state.pool.has_sound(&tried, Instant::now()) {
+            // Where one backend fails, another does the work instead of it. Where all do, each retry is load on top.
+            retry = state.retries.begin(access.active());
+            if retry.is_none() {
+                break;
             }
         }
     }
@@ -363,8 +375,10 @@ async fn judge(
         Ok((head, false)) => Verdict::Pass(relay(parts, head, body, link, lease)),
         Ok((whole, true)) => {
             lease.backend().links().put(link, Instant::now());
-            let better_elsewhere =
-                parts.status != StatusCode::INTERNAL_SERVER_ERROR || is_load_failure(&whole);
+            // An error of a backend that failed before is more likely its own than one that all would give.
+            let better_elsewhere = parts.status != StatusCode::INTERNAL_SERVER_ERROR
+                || lease.is_on_probation()
+                || is_load_failure(&whole);
             let answer = own(parts, whole, &name);
             if better_elsewhere {
                 Verdict::Refusal(answer)

@@ -49,6 +49,11 @@ impl Failure {
             Self::Client => false,
         }
     }
+
+    /// Whether it cost the backend nothing, so that another one's work for the request is the first.
+    pub fn is_free(&self) -> bool {
+        matches!(self, Self::Connect(_))
+    }
 }
 
 /// Sends a call to the backend of a lease and waits for the head of the answer, for as long as that takes.
