@@ -240,24 +240,29 @@ impl Pool {
     }
 
     /// Turns what the backends are known to hold by now into the catalogue that choices read.
+    ///
+    /// Several may do so at once. Each looks again after it has stored its own, since that may have replaced one that was
+    /// made of more.
     pub fn recall(&self) {
-        let inventories: Vec<_> = self
-            .backends
-            .iter()
-            .map(|backend| backend.inventory())
-            .collect();
-        let before = self.catalogue.load();
-        if before.is_of(&inventories) {
-            return;
+        loop {
+            let inventories: Vec<_> = self
+                .backends
+                .iter()
+                .map(|backend| backend.inventory())
+                .collect();
+            let before = self.catalogue.load();
+            if before.is_of(&inventories) {
+                return;
+            }
+            let catalogue = Catalogue::of(inventories, &self.lore.models);
+            for name in catalogue.conflicts().difference(before.conflicts()) {
+                tracing::warn!(
+                    model = name,
+                    "backends have different models under one name; only those with the newest get requests for it"
+                );
+            }
+            self.catalogue.store(Arc::new(catalogue));
         }
-        let catalogue = Catalogue::of(inventories, &self.lore.models);
-        for name in catalogue.conflicts().difference(before.conflicts()) {
-            tracing::warn!(
-                model = name,
-                "backends have different models under one name; only those with the newest get requests for it"
-            );
-        }
-        self.catalogue.store(Arc::new(catalogue));
     }
 }
 
@@ -387,6 +392,26 @@ mod tests {
         assert_eq!(names(), ["b"]);
         pool.learn(&pool.backends()[1], Inventory::default());
         assert_eq!(names(), [""; 0], "now it is known not to have it");
+    }
+
+    #[tokio::test]
+    async fn what_two_backends_say_at_once_is_both_heard() {
+        const ROUNDS: usize = 1000;
+        let model = ModelKey::parse("m").unwrap();
+        for round in 0..ROUNDS {
+            let (pool, together) = (pool(), std::sync::Barrier::new(2));
+            std::thread::scope(|scope| {
+                for backend in pool.backends() {
+                    let inventory = Inventory::from_tags(br#"{"models":[{"name":"m"}]}"#).unwrap();
+                    scope.spawn(|| {
+                        together.wait();
+                        pool.learn(backend, inventory);
+                    });
+                }
+            });
+            let holders = pool.eligible(Some(&model), &[], Instant::now()).len();
+            assert_eq!(holders, 2, "round {round}");
+        }
     }
 
     #[tokio::test]
