@@ -5,7 +5,8 @@ use crate::call::Call;
 use crate::link::{ConnectError, Link, RequestBody};
 use crate::pool::{Lease, Origin};
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode, Uri};
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use std::error::Error as _;
@@ -121,11 +122,19 @@ pub async fn attempt(
     }
 }
 
-/// Refuses answers that are no answers: a switch of protocols that nobody asked for, and statuses outside the range.
+/// Refuses answers that are no answers: a switch of protocols that nobody asked for, statuses outside the range, and
+/// bodies in a coding that nobody can undo who is not told of it.
 fn checked(
     response: Response<Incoming>,
     link: Link,
 ) -> Result<(Response<Incoming>, Link), Failure> {
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    let known = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(|coding| !known(coding)) || codings.next().is_some() {
+        return Err(Failure::Lost(
+            "answered with an unknown transfer coding".to_owned(),
+        ));
+    }
     match response.status().as_u16() {
         200..=599 => Ok((response, link)),
         odd => Err(Failure::Lost(format!("answered with status {odd}"))),
