@@ -35,6 +35,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 const REFUSAL_BYTES: usize = 64 << 10;
 /// How long that may take; a refusal that stalls is passed on as far as it came.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// How much later than a backend's whole answer the request itself is given up: who was asked for a part of it, and did not
+/// answer in time, is known by then.
+const SLACK: Duration = Duration::from_secs(1);
 /// What Ollama says when a load or a runner failed, which another node may well manage.
 const LOAD_FAILURES: [&[u8]; 6] = [
     b"llama-server process has terminated",
@@ -213,15 +216,14 @@ async fn forward(
     access: &mut Access,
 ) -> Result<Answer, Error> {
     let is_question = call.route.action == Action::Blob && call.is_head();
-    if !call.route.is_control() && !is_question {
+    let is_unload = call.demand.intent == Intent::Unload;
+    if !call.route.is_control() && !is_question && !is_unload {
         return act(shared, state, call, access).await;
     }
-    let limit = state.settings.timeouts.control;
-    let deadline = Instant::now() + limit;
-    call.set_deadline(deadline);
-    timeout_at(deadline, act(shared, state, call, access))
+    let limit = call.set_limit(state.settings.timeouts.control);
+    timeout_at(limit.end + SLACK, act(shared, state, call, access))
         .await
-        .unwrap_or(Err(Error::ControlLate(limit)))
+        .unwrap_or(Err(Error::ControlLate(limit.time)))
 }
 
 /// Does with a call what its route says.
@@ -294,6 +296,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
                             "the proxy cannot make more connections: {reason}"
                         )));
                     }
+                    Failure::Late(limit) => return Err(Error::ControlLate(limit)),
                     Failure::Connect(_) => None,
                     Failure::Lost(reason) => Some(Error::Lost {
                         name: name.to_string(),

@@ -2,6 +2,7 @@
 //! none.
 
 use crate::call::Call;
+use crate::config::duration_text;
 use crate::link::{ConnectError, Link, RequestBody};
 use crate::pool::{Lease, Origin};
 use bytes::{Bytes, BytesMut};
@@ -15,7 +16,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Why an exchange brought no answer.
 #[derive(Debug, Error)]
@@ -29,6 +30,9 @@ pub enum Failure {
     /// The connection broke, or what came was no HTTP: the backend may have worked on the request.
     #[error("{0}")]
     Lost(String),
+    /// Nothing came in the time that its answer has, which is this long.
+    #[error("no answer within {}", duration_text(*.0))]
+    Late(Duration),
     /// The client's own body broke off.
     #[error("the request body broke off")]
     Client,
@@ -47,12 +51,13 @@ impl Failure {
     pub fn may_retry(&self, call: &Call) -> bool {
         match self {
             Self::Connect(_) | Self::Exhausted(_) | Self::Lost(_) => call.may_be_sent(),
-            Self::Client => false,
+            Self::Client | Self::Late(_) => false,
         }
     }
 }
 
-/// Sends a call to the backend of a lease and waits for the head of the answer, for as long as that takes.
+/// Sends a call to the backend of a lease and waits for the head of the answer, for as long as that takes or the call has
+/// time.
 ///
 /// An idle connection may have been closed by the backend just now. A request that was never written, or may be sent
 /// twice, then goes out once more on a fresh connection, and nobody is blamed.
@@ -64,7 +69,14 @@ pub async fn exchange(
     lease: &Lease,
     connect_limit: Duration,
 ) -> Result<(Response<Incoming>, Link), Failure> {
-    let outcome = attempt(call, lease, connect_limit).await;
+    let limit = call.limit();
+    let attempt = pin!(attempt(call, lease, connect_limit));
+    let outcome = match limit {
+        None => attempt.await,
+        Some(limit) => timeout_at(limit.end, attempt)
+            .await
+            .unwrap_or(Err(Failure::Late(limit.time))),
+    };
     settle(&outcome, lease);
     outcome
 }
@@ -76,6 +88,7 @@ pub fn settle(outcome: &Result<(Response<Incoming>, Link), Failure>, lease: &Lea
         Ok((response, _)) => lease.answered(response.status(), now),
         Err(Failure::Connect(reason)) => lease.unreachable(reason.clone(), now),
         Err(Failure::Lost(reason)) => lease.failed(reason.clone(), now),
+        Err(late @ Failure::Late(_)) => lease.failed(late.to_string(), now),
         Err(Failure::Client | Failure::Exhausted(_)) => {}
     }
 }
