@@ -191,10 +191,10 @@ fn finish(
     edge: &Edge<'_>,
 ) -> Response<ReplyBody> {
     // A relayed answer says at its end how it ended.
-    access.ended = if outcome.is_ok() {
-        Ended::Complete
-    } else {
-        Ended::Refused
+    access.ended = match &outcome {
+        Ok(_) => Ended::Complete,
+        Err(Error::BodyGone) => Ended::ClientGone,
+        Err(_) => Ended::Refused,
     };
     access.error = outcome.as_ref().err().map(Error::to_string);
     let mut answer =
