@@ -3,6 +3,7 @@
 //! Whatever the fault and the fleet: no panic, every descriptor, task and place is given back, the processor rests, the
 //! next request is answered, other traffic does not notice, and the log has one line of the right class.
 
+mod coming; // nodes that go and come back
 mod node; // a node that does one thing wrong
 mod rows; // the faults, and what comes of each
 mod run; // one fault in one fleet
