@@ -78,6 +78,11 @@ impl Proxy {
         self.active.load(Relaxed)
     }
 
+    /// The family whose clients call a path, below the mount or not.
+    pub fn family_of(&self, path: &str) -> Family {
+        Family::of(self.state.load().settings.path_prefix.rest(path))
+    }
+
     /// Answers a request; whatever goes wrong becomes an answer too. Dropping the future, or the body of its answer,
     /// closes the connection to the backend at once.
     pub async fn handle(
