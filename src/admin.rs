@@ -192,7 +192,7 @@ impl Handler for Admin {
         )
     }
 
-    fn refuse(&self, refusal: Refusal, head_bytes: usize) -> Response<Bytes> {
+    fn refuse(&self, refusal: Refusal, _: Option<&str>, head_bytes: usize) -> Response<Bytes> {
         let error = Error::of_refusal(refusal, head_bytes);
         let mut response = Response::new(format!("{error}\n").into());
         *response.status_mut() = error.status();

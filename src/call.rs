@@ -45,8 +45,16 @@ pub struct Call {
     body: Body,
     /// Whether some of it may have reached a backend.
     given: bool,
-    /// When its answer is of no use any more.
-    deadline: Option<Instant>,
+    limit: Option<TimeLimit>,
+}
+
+/// A time in which an answer must be there whole.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeLimit {
+    /// How long it is.
+    pub time: Duration,
+    /// When it is over.
+    pub end: Instant,
 }
 
 /// How long a backend may be silent that reports how it gets on: it reads whole files without a word.
@@ -176,7 +184,7 @@ impl Call {
                 headers: parts.headers,
                 body,
                 given: false,
-                deadline: None,
+                limit: None,
             },
             name,
         ))
@@ -214,7 +222,7 @@ impl Call {
             headers: self.headers.clone(),
             body: Body::Kept(body, None),
             given: false,
-            deadline: self.deadline,
+            limit: self.limit,
         }
     }
 
@@ -263,15 +271,21 @@ impl Call {
         }
     }
 
-    /// Gives it a time in which its answer must be there whole.
-    pub fn set_deadline(&mut self, deadline: Instant) {
-        self.deadline = Some(deadline);
+    /// Gives it so long from now until its answer must be there whole.
+    pub fn set_limit(&mut self, time: Duration) -> TimeLimit {
+        let end = Instant::now() + time;
+        *self.limit.insert(TimeLimit { time, end })
+    }
+
+    /// When its answer is of no use any more, if ever.
+    pub fn limit(&self) -> Option<TimeLimit> {
+        self.limit
     }
 
     /// How long its answer may be silent once it has begun; `idle` unless something else is known of it.
     pub fn silence(&self, idle: Duration) -> Silence {
-        match self.deadline {
-            Some(deadline) => Silence::until(deadline),
+        match self.limit {
+            Some(limit) => Silence::until(limit.end),
             None if self.route.reports_progress() => Silence::between(PROGRESS_IDLE.max(idle)),
             None => Silence::between(idle),
         }

@@ -208,8 +208,9 @@ impl Handler for Proxy {
         Self::handle(self, request, peer).await
     }
 
-    fn refuse(&self, refusal: Refusal, head_bytes: usize) -> Response<Bytes> {
+    fn refuse(&self, refusal: Refusal, path: Option<&str>, head_bytes: usize) -> Response<Bytes> {
         let id = header::request_id(&HeaderMap::new());
-        Error::of_refusal(refusal, head_bytes).into_response(Family::Native, &id)
+        let family = path.map_or(Family::Native, |path| self.family_of(path));
+        Error::of_refusal(refusal, head_bytes).into_response(family, &id)
     }
 }

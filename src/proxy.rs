@@ -35,6 +35,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 const REFUSAL_BYTES: usize = 64 << 10;
 /// How long that may take; a refusal that stalls is passed on as far as it came.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// How much later than a backend's whole answer the request itself is given up: who was asked for a part of it, and did not
+/// answer in time, is known by then.
+const SLACK: Duration = Duration::from_secs(1);
 /// What Ollama says when a load or a runner failed, which another node may well manage.
 const LOAD_FAILURES: [&[u8]; 6] = [
     b"llama-server process has terminated",
@@ -73,6 +76,11 @@ impl Proxy {
     /// Requests whose answer is not over.
     pub fn active(&self) -> usize {
         self.active.load(Relaxed)
+    }
+
+    /// The family whose clients call a path, below the mount or not.
+    pub fn family_of(&self, path: &str) -> Family {
+        Family::of(self.state.load().settings.path_prefix.rest(path))
     }
 
     /// Answers a request; whatever goes wrong becomes an answer too. Dropping the future, or the body of its answer,
@@ -188,10 +196,10 @@ fn finish(
     edge: &Edge<'_>,
 ) -> Response<ReplyBody> {
     // A relayed answer says at its end how it ended.
-    access.ended = if outcome.is_ok() {
-        Ended::Complete
-    } else {
-        Ended::Refused
+    access.ended = match &outcome {
+        Ok(_) => Ended::Complete,
+        Err(Error::BodyGone) => Ended::ClientGone,
+        Err(_) => Ended::Refused,
     };
     access.error = outcome.as_ref().err().map(Error::to_string);
     let mut answer =
@@ -213,15 +221,14 @@ async fn forward(
     access: &mut Access,
 ) -> Result<Answer, Error> {
     let is_question = call.route.action == Action::Blob && call.is_head();
-    if !call.route.is_control() && !is_question {
+    let is_unload = call.demand.intent == Intent::Unload;
+    if !call.route.is_control() && !is_question && !is_unload {
         return act(shared, state, call, access).await;
     }
-    let limit = state.settings.timeouts.control;
-    let deadline = Instant::now() + limit;
-    call.set_deadline(deadline);
-    timeout_at(deadline, act(shared, state, call, access))
+    let limit = call.set_limit(state.settings.timeouts.control);
+    timeout_at(limit.end + SLACK, act(shared, state, call, access))
         .await
-        .unwrap_or(Err(Error::ControlLate(limit)))
+        .unwrap_or(Err(Error::ControlLate(limit.time)))
 }
 
 /// Does with a call what its route says.
@@ -299,6 +306,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
                             "the proxy cannot make more connections: {reason}"
                         )));
                     }
+                    Failure::Late(limit) => return Err(Error::ControlLate(limit)),
                     Failure::Connect(_) => None,
                     Failure::Lost(reason) => Some(Error::Lost {
                         name: name.to_string(),

@@ -29,7 +29,7 @@ pub(super) enum News {
     At(Station),
     /// It has done its part.
     Done,
-    /// It refused before it began.
+    /// It refused before it began, or gave no answer at all.
     Refused(Outcome),
     /// It said itself that it has failed.
     Failed(String),
@@ -49,9 +49,9 @@ pub(super) async fn follow(
     let exchange = outcome::exchange(&mut call, &lease, connect);
     let begun = timeout(PROGRESS_IDLE, exchange)
         .await
-        .unwrap_or_else(|_| Err(SILENT.to_owned()));
+        .unwrap_or_else(|_| Err(Outcome::Lost(SILENT.to_owned())));
     let last = match begun {
-        Err(reason) => News::Lost(reason),
+        Err(outcome) => News::Refused(outcome),
         Ok((response, link)) if !response.status().is_success() => {
             News::Refused(outcome::read(&call, response, link, lease).await)
         }

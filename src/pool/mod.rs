@@ -283,24 +283,29 @@ impl Pool {
     }
 
     /// Turns what the backends are known to hold by now into the catalogue that choices read.
+    ///
+    /// Several may do so at once. Each looks again after it has stored its own, since that may have replaced one that was
+    /// made of more.
     pub fn recall(&self) {
-        let inventories: Vec<_> = self
-            .backends
-            .iter()
-            .map(|backend| backend.inventory())
-            .collect();
-        let before = self.catalogue.load();
-        if before.is_of(&inventories) {
-            return;
+        loop {
+            let inventories: Vec<_> = self
+                .backends
+                .iter()
+                .map(|backend| backend.inventory())
+                .collect();
+            let before = self.catalogue.load();
+            if before.is_of(&inventories) {
+                return;
+            }
+            let catalogue = Catalogue::of(inventories, &self.lore.models);
+            for name in catalogue.conflicts().difference(before.conflicts()) {
+                tracing::warn!(
+                    model = name,
+                    "backends have different models under one name; only those with the newest get requests for it"
+                );
+            }
+            self.catalogue.store(Arc::new(catalogue));
         }
-        let catalogue = Catalogue::of(inventories, &self.lore.models);
-        for name in catalogue.conflicts().difference(before.conflicts()) {
-            tracing::warn!(
-                model = name,
-                "backends have different models under one name; only those with the newest get requests for it"
-            );
-        }
-        self.catalogue.store(Arc::new(catalogue));
     }
 }
 

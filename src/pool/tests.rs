@@ -355,6 +355,26 @@ async fn when_no_holder_can_take_it_those_who_have_not_spoken_may() {
 }
 
 #[tokio::test]
+async fn what_two_backends_say_at_once_is_both_heard() {
+    const ROUNDS: usize = 1000;
+    let model = ModelKey::parse("m").unwrap();
+    for round in 0..ROUNDS {
+        let (pool, together) = (pool(), std::sync::Barrier::new(2));
+        std::thread::scope(|scope| {
+            for backend in pool.backends() {
+                let inventory = Inventory::from_tags(br#"{"models":[{"name":"m"}]}"#).unwrap();
+                scope.spawn(|| {
+                    together.wait();
+                    pool.learn(backend, inventory);
+                });
+            }
+        });
+        let holders = pool.eligible(Some(&model), &[], Instant::now()).len();
+        assert_eq!(holders, 2, "round {round}");
+    }
+}
+
+#[tokio::test]
 async fn a_backend_that_never_spoke_and_is_down_does_not_keep_the_others_from_saying_no() {
     let pool = pool();
     let now = Instant::now();

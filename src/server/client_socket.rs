@@ -56,6 +56,7 @@ impl<'s> ClientSocket<'s> {
     /// Follows what was read, and says how many bytes of it hyper may have.
     fn follow(&mut self, bytes: &[u8]) -> usize {
         let was_in_body = self.framing.is_in_body();
+        let was_in_head = self.framing.is_in_head();
         let fed = self.framing.feed(bytes);
         if self.framing.is_in_body() {
             if was_in_body {
@@ -66,10 +67,18 @@ impl<'s> ClientSocket<'s> {
         } else if was_in_body {
             self.turn.note_body(false);
         }
-        self.turn.note_head(self.framing.is_in_head());
+        let in_head = self.framing.is_in_head();
+        self.turn.note_head(in_head);
+        if in_head && !was_in_head {
+            // Behind the rest of a body it is not worth searching for.
+            self.turn.note_path(if was_in_body { &[] } else { bytes });
+        }
         match fed {
             Ok(()) => bytes.len(),
             Err(Fault::Head(start, refusal)) => {
+                if !was_in_head {
+                    self.turn.note_path(bytes.get(start..).unwrap_or_default());
+                }
                 self.turn.refuse(refusal);
                 self.closed = Some(Closed::Head);
                 start

@@ -91,8 +91,9 @@ pub trait Handler: Clone + Send + Sync + 'static {
         peer: &Address,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
-    /// What a client is told whose request is not handled at all; heads may have so many bytes.
-    fn refuse(&self, refusal: Refusal, head_bytes: usize) -> Response<Bytes>;
+    /// What a client is told whose request is not handled at all, for this path if it is known; heads may have so many
+    /// bytes.
+    fn refuse(&self, refusal: Refusal, path: Option<&str>, head_bytes: usize) -> Response<Bytes>;
 }
 
 /// Takes an address to listen on.
@@ -188,7 +189,7 @@ enum End {
     /// The client may still be sending.
     Unread,
     /// The client is to be told why nothing more is read.
-    Refused(Refusal),
+    Refused(Refusal, Option<Box<str>>),
 }
 
 async fn serve_connection<H: Handler>(
@@ -206,9 +207,9 @@ async fn serve_connection<H: Handler>(
     let answer = match end {
         End::Gone => return,
         End::Unread => None,
-        End::Refused(refusal) => {
+        End::Refused(refusal, path) => {
             tracing::info!(client = %peer, ?refusal, "a client was refused");
-            Some(handler.refuse(refusal, policy.head_bytes))
+            Some(handler.refuse(refusal, path.as_deref(), policy.head_bytes))
         }
     };
     // Boxed since hardly a connection ends so.
@@ -250,7 +251,7 @@ async fn exchange<H: Handler>(
             biased;
             // Broken connections and cut answers are told by the access line of their request.
             ended = connection.as_mut() => return match (turn.refusal(), ended) {
-                (Some(refusal), _) if turn.is_clear() => End::Refused(refusal),
+                (Some(refusal), _) if turn.is_clear() => End::Refused(refusal, turn.path()),
                 (None, Ok(())) if !turn.is_mid_request() => End::Gone,
                 _ => End::Unread,
             },
@@ -265,7 +266,7 @@ async fn exchange<H: Handler>(
             }
             overdue = turn.overdue(&mut alarm) => match overdue {
                 Overdue::Request => return End::Gone,
-                Overdue::Head => return End::Refused(Refusal::HeadLate),
+                Overdue::Head => return End::Refused(Refusal::HeadLate, turn.path()),
                 // The next look at the body tells whoever reads it.
                 Overdue::Body => {}
                 Overdue::Reading => {

@@ -176,6 +176,25 @@ impl Process {
         kibibytes.parse::<usize>().unwrap() << 10
     }
 
+    /// The descriptors that it has open now.
+    #[cfg(target_os = "linux")]
+    pub fn descriptors(&self) -> usize {
+        let id = self.child.id().expect("it runs");
+        std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
+    }
+
+    /// The processor time that all its threads have had so far.
+    #[cfg(target_os = "linux")]
+    pub fn processor_time(&self) -> std::time::Duration {
+        let id = self.child.id().expect("it runs");
+        let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+        let nanoseconds = threads.flatten().filter_map(|thread| {
+            let spent = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            spent.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        std::time::Duration::from_nanos(nanoseconds.sum())
+    }
+
     /// Waits for its end and returns the exit code.
     pub async fn ended(&mut self) -> Option<i32> {
         soon("the process ends", self.child.wait())
