@@ -1,0 +1,312 @@
+//! Whether the real proxy ranks strategies as the simulation does: the same requests, once in virtual time and once sent
+//! to the program itself in front of simulated nodes on loopback, where time runs ten times faster.
+//!
+//! `cargo bench --bench agreement` takes some minutes and ends with 1 if the two disagree; with `-- --quick` it sends fewer
+//! requests, of which chance has more to say.
+
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+
+use anyhow::{Context, Result};
+use llamero::balance::Entry;
+use llamero::bench::live::{Api, Options, Planned, Progress, Target, drive};
+use llamero::bench::{Measure, Run, Slo, Summary};
+use llamero::mock::{Fault, Model, Node, Profile};
+use llamero::sim::{Chooser, Kind, Params, Scenario, Setup, Spec, Start, simulate};
+use std::fmt::Write as _;
+use std::fs;
+use std::future::pending;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// How much faster than in the simulation everything goes.
+const SCALE: f64 = 10.0;
+const REQUESTS: usize = 600;
+const QUICK: usize = 250;
+const LOAD: f64 = 0.7;
+const SEED: u64 = 1;
+/// By how much a ratio may differ, as a share of the simulated one.
+const TOLERANCE: f64 = 0.15;
+/// Strategies that are nearer than this to each other have no rank.
+const TIE: f64 = 0.05;
+/// Connections from here to the proxy.
+const CONNECTIONS: usize = 1024;
+/// How long the proxy may take to start.
+const STARTING: Duration = Duration::from_secs(10);
+
+/// What all are measured by.
+const BASELINE: &str = "least_connections";
+/// Scenarios, and the strategies beside [`BASELINE`] that keep up with their load.
+const CASES: [(&str, &[&str]); 4] = [
+    ("homog", &["adaptive", "round_robin"]),
+    ("hetero", &["adaptive"]),
+    ("code", &["adaptive"]),
+    ("failfast", &["adaptive", "round_robin"]),
+];
+
+/// Mean times to the end of an answer, in seconds of the scenario.
+struct Reading {
+    strategy: &'static str,
+    simulated: f64,
+    measured: f64,
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    let is_quick = std::env::args().any(|arg| arg == "--quick");
+    let requests = if is_quick { QUICK } else { REQUESTS };
+    println!(
+        "{:10} {:18} {:>9} {:>9} {:>7} {:>7} {:>7} {:>9}",
+        "", "", "simulated", "measured", "ratio", "ratio", "differ", "lag p99"
+    );
+    let mut faults = Vec::new();
+    for (name, others) in CASES {
+        let scenario = Scenario::find(name).context("no such scenario")?;
+        let setup = Setup {
+            says_length: true,
+            ..scenario.setup(&Params {
+                load: LOAD,
+                seed: SEED,
+                requests,
+                proxies: 1,
+                trace: None,
+            })
+        };
+        let mut readings: Vec<Reading> = Vec::new();
+        for strategy in [&[BASELINE], others].concat() {
+            let entry = Entry::find(strategy).context("no such strategy")?;
+            let simulated = mean(&setup, &simulate(&setup, Chooser::Strategy(entry))?)?;
+            let run = measure(&setup, entry.name).await?;
+            let lag = run.lags.get(run.lags.len().saturating_sub(1) * 99 / 100);
+            let reading = Reading {
+                strategy: entry.name,
+                simulated,
+                measured: mean(&setup, &run)?,
+            };
+            let baseline = readings.first().unwrap_or(&reading);
+            let (expected, found) = reading.ratios(baseline);
+            println!(
+                "{name:10} {strategy:18} {simulated:8.2}s {:8.2}s {expected:7.3} {found:7.3} {:6.1}% {:7.0}ms",
+                reading.measured,
+                (found / expected - 1.0) * 100.0,
+                lag.map_or(f64::NAN, |lag| lag.as_secs_f64() * 1e3 / SCALE),
+            );
+            readings.push(reading);
+        }
+        faults.extend(disagreements(&readings).map(|fault| format!("{name}: {fault}")));
+    }
+    for fault in &faults {
+        println!("{fault}");
+    }
+    Ok(if faults.is_empty() {
+        println!("the simulation and the proxy agree");
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Reading {
+    /// Simulated and measured, as shares of another's.
+    fn ratios(&self, other: &Self) -> (f64, f64) {
+        let simulated = self.simulated / other.simulated;
+        (simulated, self.measured / other.measured)
+    }
+}
+
+/// Ratios to the first that differ too much, and pairs that one ranks and the other ranks the other way round.
+fn disagreements(readings: &[Reading]) -> impl Iterator<Item = String> {
+    let far = readings.iter().filter_map(|reading| {
+        let (expected, found) = reading.ratios(readings.first()?);
+        let is_far = (found / expected - 1.0).abs() > TOLERANCE;
+        is_far.then(|| format!("{} is not where it should be", reading.strategy))
+    });
+    let pairs = readings.iter().enumerate();
+    let pairs = pairs.flat_map(|(at, one)| readings.iter().skip(at + 1).map(move |b| (one, b)));
+    let turned = pairs.filter_map(|(one, other)| {
+        let (expected, found) = one.ratios(other);
+        let is_clear = |ratio: f64| (ratio.ln()).abs() > TIE.ln_1p();
+        let is_turned = (expected < 1.0) != (found < 1.0);
+        (is_turned && (is_clear(expected) || is_clear(found)))
+            .then(|| format!("{} and {} change places", one.strategy, other.strategy))
+    });
+    far.chain(turned)
+}
+
+/// The mean time to the end of an answer; a failed request counts as one that took all the time there is.
+fn mean(setup: &Setup, run: &Run) -> Result<f64> {
+    let by = Measure {
+        timeout: setup.patience,
+        slo: Slo::default(),
+    };
+    let e2e = Summary::of(run, &by).e2e;
+    Ok(e2e.context("nothing was measured")?.mean)
+}
+
+/// Sends the requests of a setup to a proxy in front of such nodes.
+async fn measure(setup: &Setup, strategy: &str) -> Result<Run> {
+    let mut nodes = Vec::new();
+    for spec in &setup.nodes {
+        let node = Node::start((Ipv4Addr::LOCALHOST, 0).into(), profile(setup, spec)).await?;
+        nodes.push(Arc::new(node));
+    }
+    // Who is gone from the beginning is not there when the proxy starts.
+    let mut troubles = JoinSet::new();
+    for (node, spec) in nodes.iter().zip(&setup.nodes) {
+        for trouble in &spec.troubles {
+            if trouble.from.is_zero() {
+                node.faults().set(fault(trouble.kind)?);
+            }
+        }
+    }
+    let dir = tempfile::tempdir()?;
+    let (proxy, address) = start_proxy(strategy, &nodes, dir.path()).await?;
+    for (node, spec) in nodes.iter().zip(&setup.nodes) {
+        for trouble in spec.troubles.clone() {
+            let (node, fault) = (Arc::clone(node), fault(trouble.kind)?);
+            troubles.spawn(async move {
+                sleep(trouble.from.div_f64(SCALE)).await;
+                if !trouble.from.is_zero() {
+                    node.faults().set(fault);
+                }
+                sleep((trouble.until - trouble.from).div_f64(SCALE)).await;
+                node.faults().clear();
+            });
+        }
+    }
+    let target = Target::new(&format!("http://{address}"), Api::Native, CONNECTIONS)?;
+    let options = Options {
+        scenario: setup.scenario.clone(),
+        seed: setup.seed,
+        timeout: setup.patience,
+        warmup: setup.warm_up,
+        time_scale: SCALE,
+    };
+    let progress = Arc::new(Progress::default());
+    let driven = drive(
+        &Arc::new(target),
+        plan(setup)?,
+        &options,
+        &progress,
+        pending(),
+    )
+    .await;
+    for (error, count) in &driven.errors {
+        println!("{count} x {error}");
+    }
+    drop(proxy);
+    Ok(driven.run)
+}
+
+/// The requests of a setup, each at its time.
+fn plan(setup: &Setup) -> Result<Vec<Planned>> {
+    let requests = setup.requests.iter().map(|request| {
+        let Start::At(at) = request.start else {
+            anyhow::bail!("{} has conversations", setup.scenario);
+        };
+        let model = setup.models.get(request.model).context("no such model")?;
+        Ok(Planned {
+            at,
+            model: model.name.as_str().into(),
+            prompt_tokens: request.prompt.tokens(),
+            output_tokens: request.output,
+            session: None,
+            embedding: model.is_embedding,
+            client: None,
+        })
+    });
+    requests.collect()
+}
+
+/// A node as fast as one of the simulation, for its first model.
+fn profile(setup: &Setup, spec: &Spec) -> Profile {
+    let models = setup.models.iter().filter(|model| !model.is_embedding);
+    let loads: f64 = models
+        .clone()
+        .map(|model| model.load_time(&spec.gpu).as_secs_f64())
+        .sum();
+    let bytes: f64 = models.clone().map(|model| model.size_gb * 1e9).sum();
+    let listed = models.map(|model| Model {
+        name: model.name.clone(),
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive, and some gigabytes"
+        )]
+        size_bytes: (model.size_gb * 1e9) as u64,
+    });
+    Profile {
+        models: listed.collect(),
+        prefill_tokens_per_second: spec.gpu.prefill,
+        decode_tokens_per_second: spec.gpu.decode,
+        crowding: spec.gpu.slope,
+        slots: spec.slots,
+        load_bytes_per_second: bytes / loads,
+        time_scale: SCALE,
+        ..Profile::default()
+    }
+}
+
+/// What a simulated trouble is on the wire.
+fn fault(kind: Kind) -> Result<Fault> {
+    match kind {
+        // The simulated proxy tries another node after any error; the real one only where that may help.
+        Kind::Failing => Ok(Fault::new(llamero::mock::Kind::LoadFailure)),
+        Kind::Gone => Ok(Fault::new(llamero::mock::Kind::Refuse)),
+        Kind::Slow(_) | Kind::Frozen => anyhow::bail!("simulated nodes do not know {kind:?}"),
+    }
+}
+
+/// Starts the program in front of these nodes; returns where it listens. It is killed when dropped.
+async fn start_proxy(
+    strategy: &str,
+    nodes: &[Arc<Node>],
+    dir: &Path,
+) -> Result<(Child, SocketAddr)> {
+    let mut config = format!(
+        "listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nlog.format = \"json\"\nstrategy = \"{strategy}\"\n"
+    );
+    for (at, node) in nodes.iter().enumerate() {
+        write!(
+            config,
+            "[[backend]]\nname = \"n{at}\"\nurl = \"{}\"\n",
+            node.url()
+        )?;
+    }
+    let file = dir.join("llamero.toml");
+    fs::write(&file, config)?;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_llamero"))
+        .env_clear()
+        .arg("serve")
+        .arg("--config")
+        .arg(file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let stderr = child.stderr.take().context("no stderr")?;
+    let mut lines = BufReader::new(stderr).lines();
+    let listening = async {
+        while let Some(line) = lines.next_line().await? {
+            if line.contains("listening for clients") {
+                let line: serde_json::Value = serde_json::from_str(&line)?;
+                let address = line.get("address").and_then(serde_json::Value::as_str);
+                return Ok(address.context("no address")?.parse()?);
+            }
+        }
+        anyhow::bail!("the proxy ended at once")
+    };
+    let address = timeout(STARTING, listening)
+        .await
+        .context("the proxy does not start")??;
+    // A full pipe would hold it up.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    Ok((child, address))
+}
