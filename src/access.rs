@@ -108,12 +108,11 @@ impl Access {
     }
 
     /// Notes the model that was asked for.
-    pub fn set_model(&mut self, name: &str) {
-        let end = name
-            .char_indices()
-            .nth(MODEL_CHARS)
-            .map_or(name.len(), |(at, _)| at);
-        self.model = name.get(..end).map(Into::into);
+    pub fn set_model(&mut self, mut name: String) {
+        if let Some((end, _)) = name.char_indices().nth(MODEL_CHARS) {
+            name.truncate(end);
+        }
+        self.model = Some(name.into());
     }
 
     /// Notes that the answer's head is there.

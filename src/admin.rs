@@ -129,6 +129,7 @@ impl Admin {
             },
             "strategy": state.settings.strategy.name,
             "queue": state.queue.status(),
+            "reloads_avoided": state.pool.reloads_avoided(),
             "backends": backends,
         })
     }
@@ -143,16 +144,28 @@ fn backend_status(backend: &crate::pool::Backend, now: Instant) -> Value {
         condition.as_str()
     };
     let inventory = backend.inventory();
+    let report = backend.report(now);
+    let measured = |rate: f64| report.is_proven.then(|| (rate * 10.0).round() / 10.0);
+    let memory = report
+        .memory
+        .iter()
+        .map(|(model, is_loading)| json!({ "model": model.name(), "loading": is_loading }));
     json!({
         "name": backend.name(),
         "url": spec.origin.to_string(),
         "state": state,
         "last_error": last_error.as_deref(),
         "weight": spec.weight,
-        "slots": spec.slots,
+        "slots": spec.slots.unwrap_or(report.slots),
+        "slots_learnt": spec.slots.is_none(),
         "in_flight": backend.in_flight(),
         "models": inventory.as_deref().map(crate::pool::Inventory::names),
         "loaded": backend.loaded().map(|loaded| loaded.models.iter().map(|model| model.name.clone()).collect::<Vec<_>>()),
+        "memory": memory.collect::<Vec<_>>(),
+        "tokens_per_second": measured(report.speed.decode),
+        "prompt_tokens_per_second": measured(report.speed.prefill),
+        "pace": report.live,
+        "stuck": report.is_stuck,
         "version": backend.version().as_deref(),
         "requests": backend.requests(),
         "failures": backend.failures(),

@@ -3,6 +3,7 @@
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
+use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 /// Which backend answered.
@@ -43,6 +44,8 @@ const HOP_BY_HOP: [HeaderName; 10] = [
 /// Entries of `X-Forwarded-For` that are looked at, from the right.
 const FORWARDED_LIMIT: usize = 64;
 const REQUEST_ID_BYTES: usize = 128;
+/// The longest address as text, in bytes.
+const ADDRESS_BYTES: usize = 39;
 /// The content types of streams.
 const STREAMS: [&str; 2] = ["application/x-ndjson", "text/event-stream"];
 
@@ -121,7 +124,7 @@ pub fn for_backends(
             || name.contains('_')
     });
     let peer_trusted = trusted.iter().any(|net| net.contains(&peer.to_canonical()));
-    let mut chain = peer.to_canonical().to_string();
+    let mut chain = String::new();
     if peer_trusted {
         let before: Vec<_> = headers
             .get_all(FORWARDED_FOR)
@@ -129,14 +132,17 @@ pub fn for_backends(
             .filter_map(|value| value.to_str().ok())
             .collect();
         if !before.is_empty() {
-            chain = format!("{}, {chain}", before.join(", "));
+            chain = before.join(", ") + ", ";
         }
     } else {
         headers.remove(header::FORWARDED);
         headers.remove(FORWARDED_HOST);
         headers.remove(FORWARDED_PROTO);
     }
-    if let Ok(chain) = HeaderValue::try_from(chain) {
+    chain.reserve(ADDRESS_BYTES);
+    // Writing to a string does not fail.
+    let _ = write!(chain, "{}", peer.to_canonical());
+    if let Ok(chain) = HeaderValue::from_str(&chain) {
         headers.insert(FORWARDED_FOR, chain);
     }
     headers
@@ -215,7 +221,9 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
         .filter(usable)
         .cloned()
         .unwrap_or_else(|| {
-            let random = format!("{:016x}", fastrand::u64(..));
+            let mut random = String::with_capacity(16);
+            // Writing to a string does not fail.
+            let _ = write!(random, "{:016x}", fastrand::u64(..));
             HeaderValue::try_from(random).unwrap_or(HeaderValue::from_static("0"))
         })
 }

@@ -7,7 +7,8 @@
 //! | what | modules |
 //! | --- | --- |
 //! | the wire: API families, names, errors, what is read of a body | [`wire`], `head`, `header`, `route`, [`demand`] |
-//! | measures, limits and judgements, pure | `alarm`, `budget`, `descriptors`, `ewma`, `silence`, [`health`] |
+//! | measures, limits and judgements, pure | `alarm`, `budget`, `clock`, `descriptors`, `ewma`, `silence`, [`health`] |
+//! | what is learnt of nodes and models from what they are given and answer, pure | [`knowledge`] |
 //! | addresses and connections; a client's body as it comes in, and as it goes to several | `origin`, `tcp`, `backend_socket`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
 //! | choosing one of several, pure; the line before the fleet, pure | [`balance`], [`admission`] |
@@ -22,6 +23,7 @@
 //! | listeners, ticks, files, signals | `server`, `admin`, `probe`, `log`, `reload`, `gateway`, [`cli`] |
 //! | simulated nodes, which use only the wire | [`mock`] |
 //! | simulated fleets in virtual time, before which the real choice is at work | [`sim`] |
+//! | what a run comes to, and load for what really runs | [`mod@bench`] |
 //!
 //! # A request in a straight line
 //!
@@ -78,7 +80,7 @@ pub mod knowledge;
 mod link;
 mod lists;
 mod load_guard;
-mod log;
+pub mod log;
 pub mod mock;
 mod mount;
 mod origin;

@@ -145,7 +145,7 @@ impl Proxy {
         let (call, model) = Call::read(route, request, sender, room).await?;
         access.bytes_in = call.body_bytes();
         if let Some(name) = model {
-            access.set_model(&name);
+            access.set_model(name);
         }
         Ok(call)
     }
@@ -443,7 +443,11 @@ fn label(headers: &mut http::HeaderMap, family: Family, access: &Access) {
     if access.attempts == 0 {
         return;
     }
-    headers.insert(header::ATTEMPTS, HeaderValue::from(access.attempts));
+    let attempts = match access.attempts {
+        1 => HeaderValue::from_static("1"),
+        attempts => HeaderValue::from(attempts),
+    };
+    headers.insert(header::ATTEMPTS, attempts);
     if let Some(name) = access
         .backend
         .as_deref()

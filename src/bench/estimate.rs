@@ -25,6 +25,13 @@ impl Estimate {
     /// are none.
     pub fn of(values: &[f64]) -> Option<Self> {
         let mean_of_all = mean(values)?;
+        if values.len() == 1 {
+            return Some(Self {
+                mean: mean_of_all,
+                low: mean_of_all,
+                high: mean_of_all,
+            });
+        }
         let mut rng = Rng::with_seed(SEED);
         let mut means: Vec<f64> = (0..RESAMPLES)
             .map(|_| {

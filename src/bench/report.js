@@ -368,5 +368,16 @@ function sim() {
   listeners.forEach(f => f());
 }
 
-if (D.kind === "live" && R) live(); else sim();
+// Strategies compared on fleets that have nothing in common.
+function fleets() {
+  page.append(cards);
+  const el = card("Fleet by fleet", `Each strategy on ${D.ratios[0].fleets} random fleets, as a multiple of ${D.baseline} on the same fleet: below 1 is better.`, true);
+  const names = { e2e_mean: "mean time to the whole answer", e2e_p95: "its 95th percentile", ttft_mean: "mean time to first token" };
+  const head = ["", "strategy", "geometric mean", "95 % of fleets", "worst", "fleet", "above 1.05"];
+  el.insertAdjacentHTML("beforeend", `<div class="scroll"><table class="plain"><tr>${head.map(h => `<th>${h}</th>`).join("")}</tr>` +
+    D.ratios.map(r => `<tr><td>${names[r.quantity]}</td><td>${esc(r.strategy)}</td><td>${round(r.geo_mean, 3)}</td><td>${round(r.p95, 2)}</td>` +
+      `<td>${round(r.worst, 2)}</td><td>${r.worst_seed}</td><td>${percent(r.worse)}</td></tr>`).join("") + "</table></div>");
+}
+
+if (D.kind === "live" && R) live(); else if (D.ratios) fleets(); else sim();
 page.append(foot);

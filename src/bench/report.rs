@@ -1,6 +1,7 @@
 //! What a benchmark reports: every run, and runs that differ in their seed alone taken together.
 
 use super::estimate::Estimate;
+use super::ratio::Ratios;
 use super::series::Series;
 use super::slo::Slo;
 use super::spread::Spread;
@@ -41,6 +42,9 @@ pub struct Report {
     pub runs: Vec<Summary>,
     /// Runs of the same scenario, strategy and load together, in the order in which these came first.
     pub cells: Vec<Cell>,
+    /// Strategies compared fleet by fleet, where fleets have nothing in common.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ratios: Vec<Ratios>,
     /// The course of a run, for the charts of a page; not part of the JSON.
     #[serde(skip)]
     pub series: Option<Series>,
@@ -67,7 +71,9 @@ pub struct Cell {
     pub e2e_p95: Option<Estimate>,
     /// Its 99th percentile.
     pub e2e_p99: Option<Estimate>,
-    /// Median time to first token.
+    /// Mean time to first token.
+    pub ttft_mean: Option<Estimate>,
+    /// Its median.
     pub ttft_p50: Option<Estimate>,
     /// Its 99th percentile.
     pub ttft_p99: Option<Estimate>,
@@ -117,6 +123,7 @@ impl Report {
             baseline: baseline.map(ToOwned::to_owned),
             cells: cells(&runs, baseline),
             runs,
+            ratios: Vec::new(),
             series: None,
         }
     }
@@ -175,6 +182,7 @@ impl Cell {
             e2e_p50: e2e(|spread| spread.p50),
             e2e_p95: e2e(|spread| spread.p95),
             e2e_p99: e2e(|spread| spread.p99),
+            ttft_mean: ttft(|spread| spread.mean),
             ttft_p50: ttft(|spread| spread.p50),
             ttft_p99: ttft(|spread| spread.p99),
             tpot_p50: estimate(&|run| run.tpot.as_ref().map(|spread| spread.p50)),

@@ -2,6 +2,7 @@
 
 use super::estimate::Estimate;
 use super::grid::{Grid, Ink, Style};
+use super::ratio::Ratios;
 use super::report::{Cell, Kind, Report};
 use super::spread::Spread;
 use super::summary::{NodeShare, Summary};
@@ -20,7 +21,8 @@ impl Report {
         );
         match (self.kind, self.runs.as_slice()) {
             (Kind::Live, [run]) => self.live(run, style, &mut text),
-            _ => self.comparison(style, &mut text),
+            _ if self.ratios.is_empty() => self.comparison(style, &mut text),
+            _ => self.fleets(style, &mut text),
         }
         for note in &self.notes {
             text += &format!("\n{}\n", style.paint(Ink::Bad, note));
@@ -103,6 +105,16 @@ impl Report {
         grid.write(style, to);
     }
 
+    fn fleets(&self, style: Style, to: &mut String) {
+        to.push('\n');
+        let against = format!("× {}", self.baseline.as_deref().unwrap_or_default());
+        let mut grid = Grid::new(&[
+            &against, "strategy", "geo-mean", "95 %", "worst", "fleet", "> 1.05",
+        ]);
+        grid.rows.extend(self.ratios.iter().map(ratio_row));
+        grid.write(style, to);
+    }
+
     fn comparison(&self, style: Style, to: &mut String) {
         let mut groups: Vec<(&str, Option<f64>)> = Vec::new();
         for cell in &self.cells {
@@ -177,6 +189,23 @@ fn node_row(node: &NodeShare, most: f64) -> Vec<(String, Ink)> {
         (time(|e2e| e2e.p50), Ink::Plain),
         (time(|e2e| e2e.p99), Ink::Plain),
         (node.tokens.to_string(), Ink::Plain),
+    ]
+}
+
+fn ratio_row(ratios: &Ratios) -> Vec<(String, Ink)> {
+    let ink = if ratios.geo_mean < 1.0 {
+        Ink::Good
+    } else {
+        Ink::Plain
+    };
+    vec![
+        (ratios.quantity.name().to_owned(), Ink::Plain),
+        (ratios.strategy.clone(), Ink::Plain),
+        (format!("{:.3}", ratios.geo_mean), ink),
+        (format!("{:.2}", ratios.p95), Ink::Plain),
+        (format!("{:.2}", ratios.worst), Ink::Plain),
+        (ratios.worst_seed.to_string(), Ink::Dim),
+        (percent(ratios.worse), Ink::Plain),
     ]
 }
 

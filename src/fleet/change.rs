@@ -25,8 +25,8 @@ pub async fn change(
     if call.route.label == "/api/copy"
         && let Some(source) = ask::source(call.body())
     {
-        access.set_model(&source);
         call.demand.model = ModelKey::parse(&source);
+        access.set_model(source);
     }
     let mut members = members::holders(state, call.demand.model.as_ref());
     if members.is_empty() {

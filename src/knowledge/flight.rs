@@ -34,6 +34,10 @@ impl Progress {
 
 /// What is known of a request while it is on its node.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each may be so whatever the others are"
+)]
 pub struct Flight {
     pub(super) id: u64,
     pub(super) model_id: u64,

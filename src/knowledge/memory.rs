@@ -308,6 +308,11 @@ mod tests {
         model
     }
 
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a few gigabytes"
+    )]
     fn sighting(asked: f64, models: &[&Arc<Model>]) -> Sighting {
         let seen = |model: &&Arc<Model>| Seen {
             model: Arc::clone(model),

@@ -1,7 +1,7 @@
 //! What is known of one model, whichever node runs it.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The size of the model in whose tokens speeds are measured, in bytes: eight billion weights at four bits and a bit.
 pub const REFERENCE_BYTES: f64 = 4.9e9;
@@ -23,6 +23,8 @@ const MEMORY_PER_BYTE: f64 = 1.2;
 #[derive(Debug)]
 pub struct Model {
     id: u64,
+    /// For people; the first one it was seen under.
+    name: OnceLock<Box<str>>,
     /// On disk; 0 if nobody has said.
     bytes: AtomicU64,
     /// In memory; 0 if nobody has seen it there.
@@ -72,6 +74,7 @@ impl Model {
         };
         Self {
             id,
+            name: OnceLock::new(),
             bytes: AtomicU64::new(0),
             memory: AtomicU64::new(0),
             copies: AtomicUsize::new(0),
@@ -82,6 +85,16 @@ impl Model {
     /// Tells it from all others.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Notes what people call it, unless it has a name.
+    pub fn set_name(&self, name: &str) {
+        self.name.get_or_init(|| name.into());
+    }
+
+    /// What people call it; empty if nobody has said.
+    pub fn name(&self) -> &str {
+        self.name.get().map_or("", |name| name)
     }
 
     /// Notes its size on disk, in bytes.
@@ -212,8 +225,8 @@ mod tests {
     #[test]
     fn learns_what_prompts_and_answers_come_to() {
         let model = Model::new(1);
-        assert_eq!(model.expect(400, None).prompt.round(), 100.0);
-        assert_eq!(model.expect(400, Some(10)).output.round(), 10.0);
+        assert!((model.expect(400, None).prompt - 100.0).abs() < 0.5);
+        assert!((model.expect(400, Some(10)).output - 10.0).abs() < 0.5);
         for _ in 0..50 {
             model.counted_prompt(1000, 500);
             model.counted_answer(None, 40);

@@ -26,8 +26,8 @@ const WANTED_MOST: f64 = 6.0;
 /// Seconds after which a failure is worth 1/e of what it was.
 const FAILURE_FADE: f64 = 10.0;
 /// Seconds without any sign of life after which a node is stuck: while it writes an answer, and while it should begin to.
-const STUCK_WRITING: f64 = 3.0;
-const STUCK_STARTING: f64 = 8.0;
+const STUCK_WRITING: f64 = 1.0;
+const STUCK_STARTING: f64 = 4.0;
 /// Tokens of a prompt that a node works on before it writes the next token of another answer.
 const BATCH: f64 = 512.0;
 /// A load shorter than this was none, in seconds.
@@ -67,7 +67,7 @@ struct Inner {
 }
 
 /// What is known of a node, for people.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Report {
     /// What it is reckoned with.
     pub speed: Estimate,
@@ -77,8 +77,8 @@ pub struct Report {
     pub is_proven: bool,
     /// The most answers at a time that a runner was seen to write.
     pub slots: usize,
-    /// Numbers of the models in memory, and whether each is still being loaded.
-    pub memory: Vec<(u64, bool)>,
+    /// The models that are believed to be in memory, and whether each is still being loaded.
+    pub memory: Vec<(Arc<Model>, bool)>,
     /// Whether it has work and gives no sign of life.
     pub is_stuck: bool,
 }
@@ -209,7 +209,7 @@ impl Node {
                 .memory
                 .residents
                 .iter()
-                .map(|resident| (resident.id, resident.loading.is_some()))
+                .map(|resident| (Arc::clone(&resident.model), resident.loading.is_some()))
                 .collect(),
             is_stuck: inner.is_stuck(&speed, now),
             speed,

@@ -12,6 +12,10 @@ const PRIOR_WEIGHT: f64 = 2.0;
 /// many look slow, a beginning that was known without anybody's knowledge makes a few look much too fast.
 const PROMPTS: usize = 20;
 const SPOKESMAN: f64 = 0.65;
+/// An answer that took so many times more or less than expected counts as that much, once so many were measured: a node
+/// that hung for minutes is no slower afterwards.
+const OUTLIER: f64 = 3.0;
+const OUTLIER_FROM: u32 = 4;
 /// A prompt's time says nothing unless so many tokens had to be computed.
 const LEAST_TOKENS: f64 = 64.0;
 /// Seconds after which what was measured is worth 1/e of what it was.
@@ -146,7 +150,19 @@ impl Speed {
     /// Takes in an answer whose tokens took so many seconds each, with so many others being written meanwhile.
     pub(super) fn decoded(&mut self, others: f64, seconds: f64, now: f64) {
         if seconds > 0.0 && seconds.is_finite() {
-            self.decode.observe(others.max(0.0), seconds);
+            let others = others.max(0.0);
+            let seconds = match self
+                .decode
+                .solve()
+                .filter(|_| self.decode.count >= OUTLIER_FROM)
+            {
+                Some((rate, slope)) => {
+                    let expected = (1.0 + slope * others) / rate;
+                    seconds.clamp(expected / OUTLIER, expected * OUTLIER)
+                }
+                None => seconds,
+            };
+            self.decode.observe(others, seconds);
             self.measured_at = now;
             self.estimated_at = f64::NEG_INFINITY;
         }
@@ -275,6 +291,25 @@ mod tests {
         assert!(
             (old.decode - 20.0).abs() < 0.1,
             "it fades to the typical: {old:?}"
+        );
+    }
+
+    #[test]
+    fn an_answer_that_hung_for_minutes_is_soon_forgotten() {
+        let mut speed = Speed::new();
+        for _ in 0..50 {
+            speed.decoded(0.0, 0.01, 0.0);
+        }
+        speed.decoded(0.0, 2.0, 0.0);
+        let hung = speed.estimate(&Typical::FIRST, 0.0).decode;
+        assert!(hung > 85.0, "{hung}");
+        for _ in 0..200 {
+            speed.decoded(0.0, 0.04, 0.0);
+        }
+        let slow = speed.estimate(&Typical::FIRST, 0.0).decode;
+        assert!(
+            (slow / 25.0 - 1.0).abs() < 0.05,
+            "a lasting change is learnt: {slow}"
         );
     }
 

@@ -4,7 +4,7 @@ use super::{Inventory, Lease, Loaded, LoadedModel, Lore, Origin};
 use crate::clock;
 use crate::ewma::{Ewma, Reading, Tick};
 use crate::health::{self, Health, Signal, State};
-use crate::knowledge::{Job, Model, Models, Node, Outlook, Seen, Sighting};
+use crate::knowledge::{Job, Model, Models, Node, Outlook, Report, Seen, Sighting};
 use crate::link::Links;
 use crate::wire::ModelKey;
 use arc_swap::ArcSwapOption;
@@ -237,6 +237,12 @@ impl Backend {
             .is_full(model, is_embedding, self.spec.slots, clock::seconds(now))
     }
 
+    /// What is known of its work, for people. Speeds are in tokens of a model of eight billion weights.
+    pub fn report(&self, now: Instant) -> Report {
+        let typical = self.live.lore.medians.read();
+        self.live.node.report(&typical, clock::seconds(now))
+    }
+
     /// What is known of it beyond what it says.
     pub fn node(&self) -> &Node {
         &self.live.node
@@ -391,6 +397,7 @@ impl Backend {
             let models = &self.live.lore.models;
             let model = models.get(Models::id(&it.digest, it.key.hash64()));
             model.set_memory(it.size);
+            model.set_name(&it.name);
             let expires = it
                 .expires_in(today)
                 .map(|left| clock::seconds(now) + left.as_secs_f64());

@@ -66,6 +66,7 @@ impl Catalogue {
                     let holding = || {
                         let known = models.get(Models::id(&model.digest, key.hash64()));
                         known.set_bytes(model.size);
+                        known.set_name(&model.name);
                         Holding {
                             model: known,
                             at: Vec::new(),

@@ -5,16 +5,17 @@ use super::event::Queue;
 use super::job::{Fault, Job, Sign};
 use super::model::{CONTEXT, Model};
 use super::node::{self, Node};
-use super::proxy::{Passage, Proxy, demand};
+use super::passage::Passage;
+use super::proxy::{Proxy, Verdict, demand};
 use super::request::{Request, Start};
 use super::runner::Runner;
 use super::trouble::Kind;
 use crate::balance::Entry;
 use crate::bench::{Failure, Outcome, Run};
 use crate::demand::Demand;
-use crate::pool::OriginError;
+use crate::pool::{Lease, OriginError};
 use smallvec::SmallVec;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use std::time::Duration;
 const ASK_LOADED: Duration = Duration::from_secs(2);
 /// The longest time between two looks at how far the answers of a node are; whoever chooses looks too.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often a proxy looks for room while somebody waits, even if no request ends: as the real one does.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// All that a run follows from, but for who chooses.
 #[derive(Debug, Clone)]
@@ -78,6 +81,7 @@ enum Event {
     AskLoaded(usize),
     Check { proxy: usize, node: usize },
     Look(usize),
+    Settle(usize),
 }
 
 /// Simulates a run.
@@ -112,6 +116,10 @@ struct Fleet<'a> {
     left: usize,
     /// What nodes said and nobody has heard yet.
     signs: VecDeque<Sign>,
+    /// Proxies before which a line stands that will be looked at.
+    has_line: Vec<bool>,
+    /// Proxies where a request ended since they last gave room away.
+    rung: BTreeSet<usize>,
 }
 
 /// What happened to a request so far.
@@ -122,6 +130,10 @@ struct Flight {
     demand: Option<Demand>,
     tried: SmallVec<[usize; 4]>,
     passage: Option<Passage>,
+    /// Since when it stands in the line.
+    waits_since: Option<Duration>,
+    /// How long it did before.
+    waited: Duration,
     first_token: Option<Duration>,
     tokens: u32,
     cached_tokens: u32,
@@ -160,6 +172,8 @@ impl<'a> Fleet<'a> {
             flights: setup.requests.iter().map(|_| Flight::default()).collect(),
             left: setup.requests.len(),
             signs: VecDeque::new(),
+            has_line: vec![false; count],
+            rung: BTreeSet::new(),
         };
         for flight in &mut fleet.flights {
             flight.proxy = random.usize(..setup.proxies.max(1));
@@ -210,17 +224,20 @@ impl<'a> Fleet<'a> {
                 flight.demand = Some(demand(request, self.setup));
                 self.events
                     .push(now + self.setup.patience, Event::GiveUp(at));
-                if !self.dispatch(at) {
-                    self.end(at, Some(Failure::Refused));
-                }
+                self.dispatch(at);
             }
             Event::GiveUp(at) => {
                 let flight = self.flights.get(at);
                 let node = flight.and_then(|flight| Some(flight.passage.as_ref()?.node));
                 if let Some(node) = node {
                     self.with_node(node, |node, signs| node.cancel(at, now, signs));
-                    self.end(at, Some(Failure::TimedOut));
+                } else if let Some(flight) = flight
+                    && flight.waits_since.is_some()
+                    && let Some(proxy) = self.proxies.get_mut(flight.proxy)
+                {
+                    proxy.leave(at);
                 }
+                self.end(at, Some(Failure::TimedOut));
             }
             Event::Node(at) => {
                 // Plans change; only the last one counts.
@@ -252,8 +269,18 @@ impl<'a> Fleet<'a> {
                 }
             }
             Event::Look(at) => self.look(at),
+            Event::Settle(proxy) => {
+                if let Some(has_line) = self.has_line.get_mut(proxy) {
+                    *has_line = false;
+                }
+                self.settle(proxy);
+            }
         }
         self.listen();
+        while let Some(proxy) = self.rung.pop_first() {
+            self.settle(proxy);
+            self.listen();
+        }
     }
 
     /// Does something to a node and plans its next event.
@@ -299,31 +326,87 @@ impl<'a> Fleet<'a> {
         any
     }
 
-    /// Chooses a node for a request and gives it to that; false if there is none.
-    fn dispatch(&mut self, at: usize) -> bool {
+    /// Chooses a node for a request and gives it to that, or lets it wait, or ends it.
+    fn dispatch(&mut self, at: usize) {
         let now = self.now;
-        // What has come in by now is known, token by token.
+        let Some(proxy) = self.flights.get(at).map(|flight| flight.proxy) else {
+            return;
+        };
+        if self.proxies.get(proxy).is_some_and(Proxy::has_line) {
+            self.settle(proxy); // those who wait go first
+        }
+        self.hear();
+        let (Some(flight), Some(request)) = (self.flights.get_mut(at), self.setup.requests.get(at))
+        else {
+            return;
+        };
+        if let Some(proxy) = self.proxies.get_mut(proxy) {
+            let Some(demand) = &flight.demand else { return };
+            flight.waits_since = Some(now);
+            let told = proxy.admit(at, demand, &flight.tried, flight.waited, now);
+            self.tell(told);
+        } else {
+            let (models, wanted) = (&self.setup.models, &self.popularity);
+            match clairvoyant::choose(&self.nodes, request, models, wanted, &flight.tried, now) {
+                Some(node) => self.submit(at, node, None),
+                None => self.give_up(at),
+            }
+        }
+        self.watch(proxy);
+    }
+
+    /// Whoever chooses knows what has come in by now, token by token.
+    fn hear(&mut self) {
         for node in 0..self.nodes.len() {
             self.pass_on(node);
         }
-        // The place for a line in front of the fleet: whoever waits there has not chosen yet.
+    }
+
+    /// Lets a proxy decide about those who wait.
+    fn settle(&mut self, proxy: usize) {
+        if !self.proxies.get(proxy).is_some_and(Proxy::has_line) {
+            return;
+        }
+        self.hear();
+        let now = self.now;
+        if let Some(proxy) = self.proxies.get_mut(proxy) {
+            let told = proxy.settle(now);
+            self.tell(told);
+        }
+        self.watch(proxy);
+    }
+
+    /// Sees to it that a line is looked at soon.
+    fn watch(&mut self, proxy: usize) {
+        if let Some(has_line @ false) = self.has_line.get_mut(proxy)
+            && self.proxies.get(proxy).is_some_and(Proxy::has_line)
+        {
+            *has_line = true;
+            self.events.push(self.now + SETTLE, Event::Settle(proxy));
+        }
+    }
+
+    /// Does what a proxy decided.
+    fn tell(&mut self, told: impl IntoIterator<Item = (usize, Verdict)>) {
+        for (at, verdict) in told {
+            if let Some(flight) = self.flights.get_mut(at)
+                && let Some(since) = flight.waits_since.take()
+            {
+                flight.waited += self.now.saturating_sub(since);
+            }
+            match verdict {
+                Verdict::Node(node, lease) => self.submit(at, node, Some(lease)),
+                Verdict::Nobody => self.give_up(at),
+                Verdict::Refused => self.end(at, Some(Failure::Refused)),
+            }
+        }
+    }
+
+    /// Gives a request to a node.
+    fn submit(&mut self, at: usize, node: usize, lease: Option<Lease>) {
         let (Some(flight), Some(request)) = (self.flights.get_mut(at), self.setup.requests.get(at))
         else {
-            return false;
-        };
-        let chosen = if let Some(proxy) = self.proxies.get(flight.proxy) {
-            let demand = flight.demand.as_ref();
-            let chosen = demand.and_then(|demand| proxy.choose(demand, &flight.tried, now));
-            chosen.map(|(node, lease)| (node, Some(lease)))
-        } else {
-            let tried = self.flights.get(at).map_or(&[][..], |flight| &flight.tried);
-            let models = &self.setup.models;
-            let wanted = &self.popularity;
-            clairvoyant::choose(&self.nodes, request, models, wanted, tried, now)
-                .map(|node| (node, None))
-        };
-        let (Some((node, lease)), Some(flight)) = (chosen, self.flights.get_mut(at)) else {
-            return false;
+            return;
         };
         flight.tried.push(node);
         flight.passage = Some(Passage::new(node, lease));
@@ -333,10 +416,15 @@ impl<'a> Fleet<'a> {
             context: request.context.unwrap_or(CONTEXT),
             prompt: request.prompt.clone(),
             output: request.output,
-            came: now,
+            came: self.now,
         };
         self.with_node(node, |node, signs| node.submit(job, signs));
-        true
+    }
+
+    /// Nobody can take a request: it ends as its last attempt did.
+    fn give_up(&mut self, at: usize) {
+        let last = self.flights.get(at).and_then(|flight| flight.failure);
+        self.end(at, Some(last.unwrap_or(Failure::Refused)));
     }
 
     /// Lets the proxies hear what the nodes said.
@@ -371,11 +459,13 @@ impl<'a> Fleet<'a> {
                     passage.failed(fault, now);
                     let may_retry = flight.first_token.is_none()
                         && flight.tried.len() < usize::from(self.setup.attempts);
+                    flight.failure = Some(failure(fault));
                     if may_retry && let Some(passage) = flight.passage.take() {
                         passage.end(now);
-                    }
-                    if !may_retry || !self.dispatch(at) {
-                        self.end(at, Some(failure(fault)));
+                        self.rung.insert(flight.proxy);
+                        self.dispatch(at);
+                    } else {
+                        self.give_up(at);
                     }
                 }
             }
@@ -395,6 +485,7 @@ impl<'a> Fleet<'a> {
             .passage
             .take()
             .map_or(0, |passage| passage.end(self.now));
+        self.rung.insert(flight.proxy);
         flight.demand = None;
         flight.ended = Some(self.now);
         flight.failure = failure;

@@ -1,20 +1,21 @@
 //! The proxy of a simulated fleet: the real pool, the real leases and the real strategy, in virtual time.
 //!
-//! This is the one place where the simulation meets the code that serves requests. What a real request tells its lease,
-//! a [`Passage`] tells it here.
+//! Here, and in what a [`Passage`](super::passage::Passage) tells its lease, the simulation meets the code that serves
+//! requests. Who finds every node full waits in the real [`Line`].
 
 use super::clock::{date, instant};
 use super::fleet::Setup;
-use super::job::Fault;
 use super::node::Node;
 use super::request::Request;
+use crate::admission::{Class, Id, Line, Ticket};
 use crate::balance::{Entry, Strategy};
+use crate::config;
 use crate::demand::Demand;
 use crate::health::{Policy, Signal};
-use crate::pool::{Inventory, Lease, Origin, OriginError, Pool, Spec};
-use crate::wire::{Counters, RunnerOptions};
-use http::StatusCode;
+use crate::pool::{Choice, Inventory, Lease, Origin, OriginError, Pool, Spec};
+use crate::wire::{ModelKey, RunnerOptions};
 use smallvec::SmallVec;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -23,6 +24,37 @@ use std::time::Duration;
 pub struct Proxy {
     pool: Pool,
     strategy: Box<dyn Strategy>,
+    line: Line<Kind>,
+    waiting: BTreeMap<Id, Waiter>,
+    queue: config::Queue,
+}
+
+/// Which slots a request can use.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Kind {
+    model: Option<ModelKey>,
+    is_embedding: bool,
+    /// Backends that it was given to before.
+    tried: SmallVec<[u64; 4]>,
+}
+
+/// Somebody in the line.
+#[derive(Debug)]
+struct Waiter {
+    request: usize,
+    demand: Demand,
+    kind: Kind,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It goes to a node, where it is counted in.
+    Node(usize, Lease),
+    /// Nobody can take it.
+    Nobody,
+    /// It may not wait, or not any longer.
+    Refused,
 }
 
 impl Proxy {
@@ -42,30 +74,123 @@ impl Proxy {
             })
         };
         let specs = nodes.iter().map(spec).collect::<Result<Vec<_>, _>>()?;
+        let queue = config::Queue::default();
         Ok(Self {
             pool: Pool::build(&specs, Policy::default(), None, instant(Duration::ZERO)),
             strategy: (entry.build)(seed),
+            line: Line::new(queue.limit, seed),
+            waiting: BTreeMap::new(),
+            queue,
         })
     }
 
-    /// Chooses a node for a request and counts it in. `None` if nobody can take it.
-    pub fn choose(
-        &self,
+    /// Decides about a request, which is known by its number and has waited for so long before. If it has to
+    /// wait, nothing is said of it yet, but perhaps of one that has to make room.
+    pub fn admit(
+        &mut self,
+        request: usize,
         demand: &Demand,
         tried: &[usize],
+        before: Duration,
         now: Duration,
-    ) -> Option<(usize, Lease)> {
+    ) -> Option<(usize, Verdict)> {
         let backends = self.pool.backends();
-        let tried: SmallVec<[u64; 4]> = tried
-            .iter()
-            .filter_map(|at| Some(backends.get(*at)?.id()))
-            .collect();
-        let lease = self
-            .pool
-            .choose(&*self.strategy, demand, &tried, instant(now))?;
-        let chosen = lease.backend().id();
-        let at = backends.iter().position(|backend| backend.id() == chosen)?;
-        Some((at, lease))
+        let kind = Kind {
+            model: demand.model.clone(),
+            is_embedding: demand.is_embedding,
+            tried: tried
+                .iter()
+                .filter_map(|at| Some(backends.get(*at)?.id()))
+                .collect(),
+        };
+        let choice =
+            self.pool
+                .choose_unless_full(&*self.strategy, demand, &kind.tried, instant(now));
+        match choice {
+            Choice::Lease(lease) => return Some((request, self.verdict(Some(lease)))),
+            Choice::Nobody => return Some((request, Verdict::Nobody)),
+            Choice::Full => {}
+        }
+        let ticket = Ticket {
+            client: demand.client_key(),
+            // As the proxy has it unless a header says otherwise.
+            class: if demand.is_embedding {
+                Class::Batch
+            } else {
+                Class::Interactive
+            },
+            kind: kind.clone(),
+            deadline: instant(now + self.queue.timeout.saturating_sub(before)),
+        };
+        let Ok(arrival) = self.line.arrive(ticket, instant(now)) else {
+            return Some((request, Verdict::Refused));
+        };
+        let waiter = Waiter {
+            request,
+            demand: demand.clone(),
+            kind,
+        };
+        self.waiting.insert(arrival.id, waiter);
+        let (displaced, _) = arrival.displaced?;
+        let displaced = self.waiting.remove(&displaced)?;
+        Some((displaced.request, Verdict::Refused))
+    }
+
+    /// Decides about those who need not wait any longer.
+    pub fn settle(&mut self, now: Duration) -> Vec<(usize, Verdict)> {
+        let mut told = Vec::new();
+        let now = instant(now);
+        for (id, _) in self.line.expire(now) {
+            let waiter = self.waiting.remove(&id);
+            told.extend(waiter.map(|waiter| (waiter.request, Verdict::Refused)));
+        }
+        let can_go = |kind: &Kind| {
+            let model = kind.model.as_ref();
+            self.pool
+                .has_room(model, kind.is_embedding, &kind.tried, now)
+        };
+        while let Some(id) = self.line.offer(can_go, now) {
+            let Some(waiter) = self.waiting.remove(&id) else {
+                continue;
+            };
+            let (strategy, tried) = (&*self.strategy, &waiter.kind.tried);
+            let choice = self
+                .pool
+                .choose_with_room(strategy, &waiter.demand, tried, now);
+            let lease = match choice {
+                Choice::Lease(lease) => Some(lease),
+                Choice::Nobody => None,
+                Choice::Full => self.pool.choose(strategy, &waiter.demand, tried, now),
+            };
+            told.push((waiter.request, self.verdict(lease)));
+        }
+        told
+    }
+
+    /// A client leaves the line, if it stands there.
+    pub fn leave(&mut self, request: usize) {
+        let mut waiting = self.waiting.iter();
+        let id = waiting.find_map(|(id, waiter)| (waiter.request == request).then_some(*id));
+        if let Some(id) = id {
+            self.waiting.remove(&id);
+            self.line.leave(id);
+        }
+    }
+
+    /// Whether anybody stands in the line.
+    pub fn has_line(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    fn verdict(&self, lease: Option<Lease>) -> Verdict {
+        let place = |lease: &Lease| {
+            let mut backends = self.pool.backends().iter();
+            backends.position(|backend| backend.id() == lease.backend().id())
+        };
+        match lease.and_then(|lease| Some((place(&lease)?, lease))) {
+            Some((at, lease)) => Verdict::Node(at, lease),
+            None => Verdict::Nobody,
+        }
     }
 
     /// Asks a node what it has in memory.
@@ -115,91 +240,5 @@ pub fn demand(request: &Request, setup: &Setup) -> Demand {
         prompt_bytes: request.prompt.bytes(),
         prefixes: request.prompt.prefixes().collect(),
         ..Demand::new(model.map(|model| model.key.clone()), client.into())
-    }
-}
-
-/// An attempt on its way through the proxy, with its lease, if it needed one.
-#[derive(Debug)]
-pub struct Passage {
-    /// The node that it was given to.
-    pub node: usize,
-    tokens: u32,
-    lease: Option<Lease>,
-    is_answered: bool,
-}
-
-impl Passage {
-    /// An attempt that begins now.
-    pub fn new(node: usize, lease: Option<Lease>) -> Self {
-        Self {
-            node,
-            tokens: 0,
-            lease,
-            is_answered: false,
-        }
-    }
-
-    /// The head of the answer came, and with it the first token.
-    pub fn first_token(&mut self, now: Duration) {
-        self.answered(StatusCode::OK, now);
-        if let Some(lease) = &self.lease {
-            lease.first_byte(instant(now));
-        }
-        self.progress(1, now);
-    }
-
-    /// This many tokens came so far.
-    pub fn progress(&mut self, tokens: u32, now: Duration) {
-        let more = tokens.saturating_sub(self.tokens);
-        self.tokens += more;
-        if let Some(lease) = &self.lease
-            && more > 0
-        {
-            lease.progressed(more, instant(now));
-        }
-    }
-
-    /// The answer is complete, and these numbers were in its last chunk.
-    pub fn done(&mut self, counters: &Counters, now: Duration) {
-        self.answered(StatusCode::OK, now);
-        self.progress(counters.output_tokens.unwrap_or_default(), now);
-        if let Some(lease) = &mut self.lease {
-            lease.finished(counters, instant(now));
-        }
-    }
-
-    /// It is over, whatever came of it. Returns how many tokens were passed on.
-    pub fn end(mut self, now: Duration) -> u32 {
-        if let Some(lease) = &mut self.lease {
-            lease.left(instant(now));
-        }
-        self.tokens
-    }
-
-    /// It failed.
-    pub fn failed(&mut self, fault: Fault, now: Duration) {
-        match fault {
-            Fault::Full => self.answered(StatusCode::SERVICE_UNAVAILABLE, now),
-            Fault::Error => self.answered(StatusCode::INTERNAL_SERVER_ERROR, now),
-            Fault::Unreachable => {
-                if let Some(lease) = &self.lease {
-                    lease.unreachable("connection refused".to_owned(), instant(now));
-                }
-            }
-            Fault::Broken => {
-                if let Some(lease) = &self.lease {
-                    lease.failed("connection reset".to_owned(), instant(now));
-                }
-            }
-        }
-    }
-
-    fn answered(&mut self, status: StatusCode, now: Duration) {
-        if let Some(lease) = &self.lease
-            && !self.is_answered
-        {
-            lease.answered(status, instant(now));
-        }
-        self.is_answered = true;
     }
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 const TABLE_LOAD: f64 = 0.7;
 /// Nodes that a request is given to at most, as the proxy has it by default.
 pub(super) const ATTEMPTS: u16 = 2;
-/// How long clients wait.
-pub(super) const PATIENCE: Duration = Duration::from_secs(3600);
+/// After this clients give up, as OpenAI's SDKs do; whatever fails counts as if it had taken so long.
+pub const PATIENCE: Duration = Duration::from_secs(600);
 /// While the first requests find everything idle and cold, nothing counts.
 pub(super) const WARM_UP: Duration = Duration::from_secs(60);
 const REFERENCE: (&str, f64) = ("llama3.1:8b", super::gpu::REFERENCE_GB);

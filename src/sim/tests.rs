@@ -1,4 +1,5 @@
 //! Tests of nodes and of whole runs.
 
 mod node;
+mod promises;
 mod run;

@@ -1,6 +1,5 @@
 //! What an answer says of itself at its end.
 
-use memchr::memmem;
 use std::time::Duration;
 
 /// The counters of one answer, as Ollama gives them; `None` where it gave none.
@@ -21,43 +20,50 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Reads the end of an answer, of any API family. In JSON the quotes inside a text are escaped, so no text of a user or
-    /// a model can look like one of these keys.
+    /// Reads the end of an answer, of any API family; what is said last counts. In JSON the quotes inside a text are
+    /// escaped, so no text of a user or a model can look like one of these keys.
     pub fn read(tail: &[u8]) -> Self {
-        let number = |key: &[u8]| -> Option<u64> {
-            let after = tail
-                .get(memmem::rfind(tail, key)? + key.len()..)?
-                .trim_ascii_start();
-            let digits = after
-                .iter()
-                .take_while(|byte| byte.is_ascii_digit())
-                .count();
-            std::str::from_utf8(after.get(..digits)?).ok()?.parse().ok()
-        };
-        let count = |native: &[u8], openai: &[u8], others: &[u8]| {
-            let number = number(native)
-                .or_else(|| number(openai))
-                .or_else(|| number(others));
-            u32::try_from(number?).ok()
-        };
-        let time = |key: &[u8]| number(key).map(Duration::from_nanos);
-        Self {
-            prompt_tokens: count(
-                br#""prompt_eval_count":"#,
-                br#""prompt_tokens":"#,
-                br#""input_tokens":"#,
-            ),
-            prompt_time: time(br#""prompt_eval_duration":"#),
-            output_tokens: count(
-                br#""eval_count":"#,
-                br#""completion_tokens":"#,
-                br#""output_tokens":"#,
-            ),
-            output_time: time(br#""eval_duration":"#),
-            load_time: time(br#""load_duration":"#),
-            total_time: time(br#""total_duration":"#),
+        let mut read = Self::default();
+        let (mut openai, mut others) = ((None, None), (None, None));
+        for colon in memchr::memchr_iter(b':', tail) {
+            let (before, after) = tail.split_at(colon);
+            let Some(key) = key_at_end(before) else {
+                continue;
+            };
+            let number = || number_at_start(after.get(1..)?);
+            let count = || u32::try_from(number()?).ok();
+            let time = || number().map(Duration::from_nanos);
+            match key {
+                b"prompt_eval_count" => read.prompt_tokens = count(),
+                b"eval_count" => read.output_tokens = count(),
+                b"prompt_tokens" => openai.0 = count(),
+                b"completion_tokens" => openai.1 = count(),
+                b"input_tokens" => others.0 = count(),
+                b"output_tokens" => others.1 = count(),
+                b"prompt_eval_duration" => read.prompt_time = time(),
+                b"eval_duration" => read.output_time = time(),
+                b"load_duration" => read.load_time = time(),
+                b"total_duration" => read.total_time = time(),
+                _ => {}
+            }
         }
+        read.prompt_tokens = read.prompt_tokens.or(openai.0).or(others.0);
+        read.output_tokens = read.output_tokens.or(openai.1).or(others.1);
+        read
     }
+}
+
+/// The key that ends a text, without its quotes.
+fn key_at_end(text: &[u8]) -> Option<&[u8]> {
+    let key = text.strip_suffix(b"\"")?;
+    key.get(memchr::memrchr(b'"', key)? + 1..)
+}
+
+/// The number that a text begins with, blanks aside.
+fn number_at_start(text: &[u8]) -> Option<u64> {
+    let text = text.trim_ascii_start();
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(text.get(..digits)?).ok()?.parse().ok()
 }
 
 #[cfg(test)]

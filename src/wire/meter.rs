@@ -2,12 +2,37 @@
 
 use super::{Counters, Family};
 use http::{HeaderMap, header};
-use memchr::memmem;
+use memchr::memmem::Finder;
+use smallvec::SmallVec;
+use std::sync::LazyLock;
 
 /// The longest end marker, in bytes, and so how much of one chunk is kept to find a marker that two chunks share.
 const CARRY_BYTES: usize = 32;
 /// How much of an answer's end is kept, which is where its counters are, in bytes.
 const TAIL_BYTES: usize = 512;
+
+// Quotes inside a JSON string are escaped, so no text of a user or a model can look like one of these.
+static NATIVE: LazyLock<[Finder<'static>; 3]> =
+    LazyLock::new(|| ["\"done\":true", "\"status\":\"success\"", "{\"error\":"].map(Finder::new));
+static OPENAI: LazyLock<[Finder<'static>; 3]> = LazyLock::new(|| {
+    let markers = [
+        "\ndata: [DONE]",
+        "data: {\"error\":",
+        "\"finish_reason\":\"",
+    ];
+    markers.map(Finder::new)
+});
+static RESPONSES: LazyLock<[Finder<'static>; 4]> = LazyLock::new(|| {
+    let markers = [
+        "\"type\":\"response.completed\"",
+        "\"type\":\"response.failed\"",
+        "\"type\":\"response.incomplete\"",
+        "event: error",
+    ];
+    markers.map(Finder::new)
+});
+static ANTHROPIC: LazyLock<[Finder<'static>; 2]> =
+    LazyLock::new(|| ["event: message_stop", "event: error"].map(Finder::new));
 
 /// Follows one answer.
 #[derive(Debug)]
@@ -16,7 +41,7 @@ pub struct Meter {
     framing: Framing,
     bytes: u64,
     ended: bool,
-    carry: Vec<u8>,
+    carry: SmallVec<[u8; 2 * CARRY_BYTES]>,
     tail: Vec<u8>,
 }
 
@@ -49,7 +74,7 @@ impl Meter {
             bytes: 0,
             ended: false,
             // As if an event had ended before the first one, so that every event begins behind a line's end.
-            carry: b"\n\n".to_vec(),
+            carry: SmallVec::from_slice(b"\n\n"),
             tail: Vec::new(),
         }
     }
@@ -90,25 +115,13 @@ impl Meter {
     }
 
     fn has_marker(&self, text: &[u8]) -> bool {
-        // Quotes inside a JSON string are escaped, so no text of a user or a model can look like one of these.
-        let markers: &[&[u8]] = match self.family {
-            Family::Native => &[b"\"done\":true", b"\"status\":\"success\"", b"{\"error\":"],
-            Family::OpenAi => &[
-                b"\ndata: [DONE]",
-                b"data: {\"error\":",
-                b"\"finish_reason\":\"",
-            ],
-            Family::Responses => &[
-                b"\"type\":\"response.completed\"",
-                b"\"type\":\"response.failed\"",
-                b"\"type\":\"response.incomplete\"",
-                b"event: error",
-            ],
-            Family::Anthropic => &[b"event: message_stop", b"event: error"],
+        let markers: &[Finder<'_>] = match self.family {
+            Family::Native => &*NATIVE,
+            Family::OpenAi => &*OPENAI,
+            Family::Responses => &*RESPONSES,
+            Family::Anthropic => &*ANTHROPIC,
         };
-        markers
-            .iter()
-            .any(|marker| memmem::find(text, marker).is_some())
+        markers.iter().any(|marker| marker.find(text).is_some())
     }
 
     /// Bytes seen so far.

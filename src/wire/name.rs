@@ -42,7 +42,7 @@ impl ModelKey {
             return None;
         }
         let source = if cloud { "@cloud" } else { "" };
-        let mut key = format!("{host}/{namespace}/{model}:{tag}{source}");
+        let mut key = [host, "/", namespace, "/", model, ":", tag, source].concat();
         key.make_ascii_lowercase();
         Some(Self(key.into_boxed_str()))
     }

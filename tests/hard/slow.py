@@ -27,8 +27,10 @@ url = "127.0.0.1:{port}"
 request_head = "{limit}s"
 request_body = "{limit}s"
 """
-# How each is attacked, and when the last must be gone: a body may go on a while after its first pause.
-ATTACKS = {"heads": (["-H"], "/", LIMIT + 3), "bodies": (["-B", "-s", "8192"], "/api/chat", 2 * LIMIT + 3)}
+# How each is attacked, and the seconds after which the last must be gone. A body may go on a while after its first pause,
+# and slowhttptest, which notices the end of a connection when it next writes, needs some seconds of its own.
+# A connection that nobody closes is held for twice as long.
+ATTACKS = {"heads": (["-H"], "/", LIMIT + 10), "bodies": (["-B", "-s", "8192"], "/api/chat", 2 * LIMIT + 10)}
 
 
 def resident(process):
@@ -74,7 +76,7 @@ def attack(name, port, proxy):
     before = resident(proxy)
     good = Good(port)
     began = time.monotonic()
-    size = ["-c", str(CONNECTIONS), "-r", str(CONNECTIONS), "-i", "1", "-l", str(end + 10), "-p", "3"]
+    size = ["-c", str(CONNECTIONS), "-r", str(CONNECTIONS), "-i", "1", "-l", str(2 * end), "-p", "3"]
     run = subprocess.Popen(
         ["slowhttptest", *flags, *size, "-u", f"http://127.0.0.1:{port}{path}"],
         stdout=subprocess.PIPE,
@@ -95,7 +97,7 @@ def attack(name, port, proxy):
     if "No open connections left" not in said:
         faults.append("it held connections to the end: " + said[-300:])
     if took > end:
-        faults.append(f"its last connection was closed after {took:.1f} s, not {end}")
+        faults.append(f"its last connection was closed after {took:.1f} s, not within {end} s")
     if p99 > SLOWEST:
         faults.append(f"good requests took {p99:.3f} s")
     if peak - before > GROWTH:

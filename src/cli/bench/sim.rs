@@ -1,21 +1,24 @@
 //! `llamero bench sim`: every strategy on every simulated fleet, and how they compare.
 
+use super::bar;
+use super::output::Output;
 use crate::balance;
-use crate::bench::Run;
+use crate::bench::{Kind, Measure, Ratios, Report, Summary};
 use crate::sim::{
-    CLAIRVOYANT, Case, Chooser, LOWER_BOUND, Params, SCENARIOS, Scenario, Situation, read_trace,
-    sweep,
+    CLAIRVOYANT, Case, Chooser, LOWER_BOUND, PATIENCE, Params, SCENARIOS, Scenario, Situation,
+    gate, read_trace, sweep,
 };
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use clap::Args;
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, IsTerminal, Write};
+use std::io::BufReader;
 use std::path::PathBuf;
-use std::time::Duration;
 
-/// What is simulated.
+/// Strategies compared on simulated fleets, in virtual time.
+///
+/// The adaptive strategy was tuned on seeds 1 to 1000; those from 20001 on are held out to judge it by.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct SimArgs {
     /// Scenarios; all of them unless given
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
@@ -32,7 +35,7 @@ pub struct SimArgs {
     )]
     load: Vec<f64>,
     /// How many seeds, from the first one on
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
     seeds: u64,
     /// The first seed
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -46,67 +49,125 @@ pub struct SimArgs {
     /// Proxies that stand side by side and know nothing of each other
     #[arg(long, default_value_t = 1, value_name = "N")]
     replicas: usize,
-    /// Compare on so many random fleets in place of scenarios
-    #[arg(long, value_name = "FLEETS", conflicts_with_all = ["scenario", "load", "trace", "seeds"])]
+    /// Compare with least_connections on so many random fleets, in place of scenarios
+    #[arg(long, value_name = "FLEETS", conflicts_with_all = ["scenario", "load", "trace", "seeds"], value_parser = clap::value_parser!(u64).range(1..=100_000))]
     fuzz: Option<u64>,
+    /// Fail if the adaptive strategy breaks one of its promises; simulates only what these are about
+    #[arg(long, conflicts_with_all = ["scenario", "strategy", "load", "trace"])]
+    gate: bool,
+    #[command(flatten)]
+    output: Output,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  llamero bench sim --seeds 3 --html report.html
+  llamero bench sim --scenario multimodel --load 0.5,0.7,0.9 --strategy adaptive,least_connections
+  llamero bench sim --fuzz 300 --seed 20001 --gate     promises on random fleets
+  llamero bench sim --seeds 3 --seed 20001 --gate      promises in scenarios";
 
 /// Who chooses, under a name; `None` for the bound.
 type Contender = (&'static str, Option<Chooser>);
 
-/// What is shown of one run.
-#[derive(Debug, Clone, Default)]
-struct Row {
-    mean: f64,
-    p95: f64,
-    first_token: f64,
-    failed: f64,
-    loads: f64,
-    cached: f64,
-}
-
 /// Simulates, and shows how strategies compare.
 ///
 /// # Errors
-/// When a name is unknown, a number senseless, or the trace cannot be read.
+/// When a name is unknown, a number senseless, the trace cannot be read, the report not be written, or a promise is
+/// broken.
 pub fn run(args: &SimArgs) -> anyhow::Result<()> {
-    let mut contenders = args
-        .strategy
-        .iter()
-        .map(|name| contender(name))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    if contenders.is_empty() {
-        contenders.extend([
-            (LOWER_BOUND, None),
-            (CLAIRVOYANT, Some(Chooser::Clairvoyant)),
-        ]);
-        contenders.extend(
-            balance::ALL
-                .iter()
-                .map(|entry| (entry.name, Some(Chooser::Strategy(entry)))),
-        );
-    }
     for load in &args.load {
-        anyhow::ensure!(
+        ensure!(
             (0.01..=3.0).contains(load),
             "--load {load}: a share from 0.01 to 3"
         );
     }
-    anyhow::ensure!(
+    ensure!(
         (1..=100).contains(&args.replicas),
         "--replicas {}: a number from 1 to 100",
         args.replicas
     );
-    anyhow::ensure!(
+    ensure!(
         (100..=1_000_000).contains(&args.requests),
         "--requests {}: a number from 100 to 1000000",
         args.requests
     );
-    if args.fuzz.is_some() {
-        fuzz(args, &contenders)
+    let names = match (args.gate, args.fuzz) {
+        (true, None) => vec![CLAIRVOYANT, gate::BASELINE, gate::GATED],
+        (true, Some(_)) => vec![gate::GATED],
+        (false, _) => args.strategy.iter().map(String::as_str).collect(),
+    };
+    let contenders = contenders(&names)?;
+    let (cases, baseline) = match args.fuzz {
+        Some(fleets) => (fleet_cases(args, fleets, contenders)?, gate::BASELINE),
+        None => (scenario_cases(args, &contenders)?, CLAIRVOYANT),
+    };
+    args.output.check()?;
+    let by = Measure {
+        timeout: PATIENCE,
+        slo: args.output.slo,
+    };
+    let bar = bar::new(cases.len());
+    let runs = sweep(&cases, |run| Summary::of(&run, &by), |_, _| bar.inc(1));
+    bar.finish_and_clear();
+    let runs = runs?;
+    let has_baseline = runs.iter().any(|run| run.strategy == baseline);
+    let report = |subtitle, runs| {
+        let baseline = has_baseline.then_some(baseline);
+        Report::new(
+            Kind::Sim,
+            "llamero bench sim",
+            subtitle,
+            &by,
+            runs,
+            baseline,
+        )
+    };
+    let (report, broken) = if let Some(fleets) = args.fuzz {
+        let subtitle = format!(
+            "{fleets} random fleets from seed {}, {} requests each{}",
+            args.seed,
+            args.requests,
+            args.several()
+        );
+        let mut report = report(subtitle, Vec::new());
+        report.ratios = Ratios::of(&runs, baseline);
+        let broken = gate::on_fleets(&report.ratios, &gate::FLEETS);
+        (report, broken)
     } else {
-        scenarios(args, &contenders)
+        let subtitle = format!(
+            "seeds {} to {}, {} requests each{}",
+            args.seed,
+            args.seed.saturating_add(args.seeds - 1),
+            args.requests,
+            args.several()
+        );
+        let report = report(subtitle, runs);
+        let broken = gate::in_scenarios(&report.cells, &gate::IN_SCENARIOS);
+        (report, broken)
+    };
+    args.output.write(&report)?;
+    if args.gate && !broken.is_empty() {
+        bail!(
+            "{} breaks its promises:\n  {}",
+            gate::GATED,
+            broken.join("\n  ")
+        );
     }
+    Ok(())
+}
+
+fn contenders(names: &[&str]) -> anyhow::Result<Vec<Contender>> {
+    if !names.is_empty() {
+        return names.iter().map(|name| contender(name)).collect();
+    }
+    let strategies = balance::ALL
+        .iter()
+        .map(|entry| (entry.name, Some(Chooser::Strategy(entry))));
+    let ideals = [
+        (LOWER_BOUND, None),
+        (CLAIRVOYANT, Some(Chooser::Clairvoyant)),
+    ];
+    Ok(ideals.into_iter().chain(strategies).collect())
 }
 
 fn contender(name: &str) -> anyhow::Result<Contender> {
@@ -126,24 +187,24 @@ fn contender(name: &str) -> anyhow::Result<Contender> {
     }
 }
 
-fn scenarios(args: &SimArgs, contenders: &[Contender]) -> anyhow::Result<()> {
-    let find = |name: &String| {
-        let names = || {
-            SCENARIOS
+/// Every scenario at every load with every strategy and every seed.
+fn scenario_cases(args: &SimArgs, contenders: &[Contender]) -> anyhow::Result<Vec<Case>> {
+    let promised = |scenario: &&Scenario| {
+        !args.gate
+            || gate::IN_SCENARIOS
                 .iter()
-                .map(|scenario| scenario.name)
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        Scenario::find(name).with_context(|| format!("no scenario {name:?}: {}", names()))
+                .any(|limit| limit.scenario == scenario.name)
     };
-    let scenarios = if args.scenario.is_empty() {
-        SCENARIOS.iter().collect()
+    let find = |name: &String| {
+        Scenario::find(name).with_context(|| {
+            let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+            format!("no scenario {name:?}: {}", names.join(", "))
+        })
+    };
+    let scenarios: Vec<_> = if args.scenario.is_empty() {
+        SCENARIOS.iter().filter(promised).collect()
     } else {
-        args.scenario
-            .iter()
-            .map(find)
-            .collect::<anyhow::Result<Vec<_>>>()?
+        args.scenario.iter().map(find).collect::<Result<_, _>>()?
     };
     let trace = args.trace.as_ref().map(|path| {
         let file = File::open(path).with_context(|| path.display().to_string())?;
@@ -152,17 +213,19 @@ fn scenarios(args: &SimArgs, contenders: &[Contender]) -> anyhow::Result<()> {
     let trace = trace.transpose()?.map(Into::into);
     let mut cases = Vec::new();
     for scenario in scenarios {
-        for load in &args.load {
+        for load in if args.gate {
+            &[gate::LOAD][..]
+        } else {
+            &args.load
+        } {
             for (_, chooser) in contenders {
                 for seed in args.seed..args.seed.saturating_add(args.seeds) {
                     cases.push(Case {
                         situation: Situation::Scenario(scenario),
                         params: Params {
                             load: *load,
-                            seed,
-                            requests: args.requests,
-                            proxies: args.replicas,
                             trace: Option::clone(&trace),
+                            ..args.params(seed)
                         },
                         chooser: *chooser,
                     });
@@ -170,174 +233,44 @@ fn scenarios(args: &SimArgs, contenders: &[Contender]) -> anyhow::Result<()> {
             }
         }
     }
-    let rows = sweep(&cases, |run| (key(&run), Row::of(&run)), progress)?;
-    let mut out = io::stdout().lock();
-    let seeds = usize::try_from(args.seeds.max(1)).unwrap_or(usize::MAX);
-    let mut place = String::new();
-    let mut base = None;
-    for group in rows.chunks(seeds) {
-        let Some(((here, strategy), _)) = group.first() else {
-            continue;
-        };
-        let row = Row::mean_of(group.iter().map(|(_, row)| row));
-        if place != *here {
-            place.clone_from(here);
-            base = None;
-            writeln!(
-                out,
-                "\n{here:<28}{:>9}{:>7}{:>9}{:>9}{:>8}{:>8}{:>7}",
-                "mean s", "ratio", "p95 s", "ttft s", "failed", "loads", "hits"
-            )?;
-        }
-        // Ratios are to the clairvoyant choice, or to whoever comes first.
-        if strategy == CLAIRVOYANT || (base.is_none() && strategy != LOWER_BOUND) {
-            base = Some(row.mean);
-        }
-        let ratio = base.map_or_else(String::new, |base| format!("{:.2}", row.mean / base));
-        writeln!(
-            out,
-            "  {strategy:<26}{:>9.2}{ratio:>7}{:>9.2}{:>9.2}{:>7.1}%{:>8.0}{:>6.0}%",
-            row.mean,
-            row.p95,
-            row.first_token,
-            row.failed * 100.0,
-            row.loads,
-            row.cached * 100.0
-        )?;
-    }
-    Ok(())
+    Ok(cases)
 }
 
-fn fuzz(args: &SimArgs, contenders: &[Contender]) -> anyhow::Result<()> {
-    const BASE: &str = "least_connections";
-    let mut contenders = contenders.to_vec();
-    contenders.retain(|(name, _)| *name != BASE);
-    contenders.insert(0, contender(BASE)?);
-    let fleets = args.fuzz.unwrap_or_default().max(1);
-    let mut cases = Vec::new();
-    for seed in args.seed..args.seed.saturating_add(fleets) {
-        for (_, chooser) in &contenders {
-            cases.push(Case {
-                situation: Situation::Fuzz,
-                params: Params {
-                    load: 0.0,
-                    seed,
-                    requests: args.requests,
-                    proxies: args.replicas,
-                    trace: None,
-                },
-                chooser: *chooser,
-            });
-        }
-    }
-    let rows = sweep(&cases, |run| Row::of(&run), progress)?;
-    let mut ratios: BTreeMap<(usize, usize), Vec<(f64, u64)>> = BTreeMap::new();
-    for (seed, fleet) in (args.seed..).zip(rows.chunks(contenders.len())) {
-        let Some(base) = fleet.first() else { continue };
-        for (at, row) in fleet.iter().enumerate().skip(1) {
-            let measures = [
-                (row.mean, base.mean),
-                (row.p95, base.p95),
-                (row.first_token, base.first_token),
-            ];
-            for (measure, (value, base)) in measures.into_iter().enumerate() {
-                ratios
-                    .entry((measure, at))
-                    .or_default()
-                    .push((value / base, seed));
-            }
-        }
-    }
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "ratio to {BASE}, {fleets} fleets    geo-mean    95 %    worst (fleet)    > 1.05"
-    )?;
-    for ((measure, at), mut list) in ratios {
-        list.sort_by(|(a, _), (b, _)| a.total_cmp(b));
-        let geo = (list.iter().map(|(ratio, _)| ratio.ln()).sum::<f64>() / list.len() as f64).exp();
-        let at_95 = list
-            .get(list.len() * 95 / 100)
-            .or(list.last())
-            .map_or(0.0, |(ratio, _)| *ratio);
-        let (worst, seed) = list.last().copied().unwrap_or_default();
-        let above =
-            list.iter().filter(|(ratio, _)| *ratio > 1.05).count() as f64 / list.len() as f64;
-        let name = contenders.get(at).map_or("", |(name, _)| name);
-        let measure = ["mean", "p95", "ttft"]
-            .get(measure)
-            .copied()
-            .unwrap_or_default();
-        writeln!(
-            out,
-            "{measure:<6}{name:<26}{geo:>10.3}{at_95:>9.2}{worst:>9.2} ({seed:>4}){:>12.1} %",
-            above * 100.0
-        )?;
-    }
-    Ok(())
-}
-
-fn key(run: &Run) -> (String, String) {
-    let load = run.load.map_or_else(String::new, |load| format!(" {load}"));
-    (format!("{}{load}", run.scenario), run.strategy.clone())
-}
-
-impl Row {
-    fn of(run: &Run) -> Self {
-        let mut totals: Vec<_> = run.outcomes.iter().map(|outcome| outcome.total).collect();
-        totals.sort_unstable();
-        let count = totals.len().max(1) as f64;
-        let first: Vec<_> = run
-            .outcomes
-            .iter()
-            .filter_map(|outcome| outcome.first_token)
-            .collect();
-        let cached: u64 = run
-            .outcomes
-            .iter()
-            .map(|outcome| u64::from(outcome.cached_tokens))
-            .sum();
-        let prompt: u64 = run
-            .outcomes
-            .iter()
-            .map(|outcome| u64::from(outcome.prompt_tokens))
-            .sum();
-        Self {
-            mean: totals.iter().sum::<Duration>().as_secs_f64() / count,
-            p95: totals
-                .get(totals.len() * 95 / 100)
-                .map_or(0.0, Duration::as_secs_f64),
-            first_token: first.iter().sum::<Duration>().as_secs_f64() / first.len().max(1) as f64,
-            failed: run
-                .outcomes
-                .iter()
-                .filter(|outcome| outcome.failure.is_some())
-                .count() as f64
-                / count,
-            loads: run.loads.unwrap_or_default() as f64,
-            cached: cached as f64 / prompt.max(1) as f64,
-        }
-    }
-
-    fn mean_of<'a>(rows: impl ExactSizeIterator<Item = &'a Self>) -> Self {
-        let count = rows.len() as f64;
-        rows.fold(Self::default(), |sum, row| Self {
-            mean: sum.mean + row.mean / count,
-            p95: sum.p95 + row.p95 / count,
-            first_token: sum.first_token + row.first_token / count,
-            failed: sum.failed + row.failed / count,
-            loads: sum.loads + row.loads / count,
-            cached: sum.cached + row.cached / count,
+/// Every fleet with every strategy and with the baseline.
+fn fleet_cases(
+    args: &SimArgs,
+    fleets: u64,
+    mut contenders: Vec<Contender>,
+) -> anyhow::Result<Vec<Case>> {
+    contenders.retain(|(name, _)| *name != gate::BASELINE);
+    contenders.insert(0, contender(gate::BASELINE)?);
+    let seeds = args.seed..args.seed.saturating_add(fleets);
+    let cases = seeds.flat_map(|seed| {
+        contenders.iter().map(move |(_, chooser)| Case {
+            situation: Situation::Fuzz,
+            params: args.params(seed),
+            chooser: *chooser,
         })
-    }
+    });
+    Ok(cases.collect())
 }
 
-/// Shows a person how far it is.
-fn progress(done: usize, all: usize) {
-    let mut stderr = io::stderr();
-    if stderr.is_terminal() {
-        let end = if done == all { '\n' } else { '\r' };
-        // Nobody is lost if it cannot be shown.
-        let _ = write!(stderr, "{done} of {all} runs{end}");
+impl SimArgs {
+    /// A run of a seed; random fleets have loads of their own.
+    fn params(&self, seed: u64) -> Params {
+        Params {
+            load: 0.0,
+            seed,
+            requests: self.requests,
+            proxies: self.replicas,
+            trace: None,
+        }
+    }
+
+    fn several(&self) -> String {
+        match self.replicas {
+            1 => String::new(),
+            several => format!(", {several} proxies"),
+        }
     }
 }
