@@ -26,13 +26,22 @@ use tokio::time::timeout;
 
 /// How much faster than in the simulation everything goes.
 const SCALE: f64 = 10.0;
-const REQUESTS: usize = 500;
-const LOAD: f64 = 0.7;
-const SEED: u64 = 1;
+/// Offered load, as a share of what is full: so little that no line builds up whose length is all chance.
+const LOAD: f64 = 0.5;
+const SEED: u64 = 2;
+/// The chance of proxies decides who gets the few requests that a slow node answers. The simulation says what is to be
+/// expected: the mean over so many of them.
+const PROXIES: u64 = 20;
+/// While the first requests find everything cold, nothing counts.
+const WARM_UP: Duration = Duration::from_secs(20);
 /// By how much a ratio may differ, as a share of the simulated one.
 const TOLERANCE: f64 = 0.15;
-/// Strategies that are nearer than this to each other have no rank.
+/// Strategies that are nearer than this to each other in the simulation have no rank.
 const TIE: f64 = 0.05;
+/// Where one in a hundred requests is sent later than this, the machine is busy with something else, and what was measured
+/// is that. It is measured again, so many times in all.
+const LATE: Duration = Duration::from_millis(15);
+const TRIES: usize = 4;
 /// Connections from here to the proxy.
 const CONNECTIONS: usize = 1024;
 /// How long the proxy may take to start.
@@ -40,11 +49,16 @@ const STARTING: Duration = Duration::from_secs(10);
 
 /// What all are measured by.
 const BASELINE: &str = "least_connections";
-/// Scenarios, and the strategies beside [`BASELINE`] that keep up with their load. No node fails in them: for how long one
-/// that failed is left alone is real time, in which ten times as much happens here.
-const CASES: [&str; 4] = ["homog", "hetero", "code", "np1_homog"];
-/// What is measured beside it, but for what chooses by chance.
-const OTHERS: [&str; 3] = ["adaptive", "response_time", "round_robin"];
+/// What is measured beside it.
+const OTHERS: [&str; 2] = ["adaptive", "round_robin"];
+/// Scenarios, and how many requests are sent. No node fails in them: for how long one that failed is left alone is real
+/// time, in which ten times as much happens here.
+const CASES: [(&str, usize); 4] = [
+    ("homog", 400),
+    ("hetero", 400),
+    ("np1_homog", 250),
+    ("np1_hetero", 250),
+];
 
 /// Mean times to the end of an answer, in seconds of the scenario.
 struct Reading {
@@ -61,11 +75,11 @@ async fn main() -> Result<ExitCode> {
         .filter(|arg| !arg.starts_with('-'))
         .collect();
     println!(
-        "{:10} {:18} {:>9} {:>9} {:>7} {:>7} {:>7} {:>9}",
-        "", "mean e2e", "simulated", "measured", "ratio", "ratio", "differ", "lag p99"
+        "{:10} {:18} {:>9} {:>9} {:>9} {:>9} {:>7}",
+        "scenario", "strategy", "simulated", "measured", "ratio", "ratio", "differ"
     );
     let mut faults = Vec::new();
-    for name in CASES {
+    for (name, requests) in CASES {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
             continue;
         }
@@ -73,10 +87,11 @@ async fn main() -> Result<ExitCode> {
         // The real requests name it as their limit, which is what makes the answers of nodes equally long.
         let setup = Setup {
             says_length: true,
+            warm_up: WARM_UP,
             ..scenario.setup(&Params {
                 load: LOAD,
                 seed: SEED,
-                requests: REQUESTS,
+                requests,
                 proxies: 1,
                 trace: None,
             })
@@ -84,21 +99,18 @@ async fn main() -> Result<ExitCode> {
         let mut readings: Vec<Reading> = Vec::new();
         for strategy in [BASELINE].into_iter().chain(OTHERS) {
             let entry = Entry::find(strategy).context("no such strategy")?;
-            let simulated = mean(&setup, &simulate(&setup, Chooser::Strategy(entry))?)?;
-            let run = measure(&setup, entry.name).await?;
-            let lag = run.lags.get(run.lags.len().saturating_sub(1) * 99 / 100);
             let reading = Reading {
                 strategy: entry.name,
-                simulated,
-                measured: mean(&setup, &run)?,
+                simulated: expected(&setup, entry)?,
+                measured: mean(&setup, &measure(&setup, entry.name).await?)?,
             };
             let baseline = readings.first().unwrap_or(&reading);
             let (expected, found) = reading.ratios(baseline);
             println!(
-                "{name:10} {strategy:18} {simulated:8.2}s {:8.2}s {expected:7.3} {found:7.3} {:6.1}% {:7.0}ms",
+                "{name:10} {strategy:18} {:8.2}s {:8.2}s {expected:9.3} {found:9.3} {:+6.1}%",
+                reading.simulated,
                 reading.measured,
                 (found / expected - 1.0) * 100.0,
-                lag.map_or(f64::NAN, |lag| lag.as_secs_f64() * 1e3 / SCALE),
             );
             readings.push(reading);
         }
@@ -123,7 +135,7 @@ impl Reading {
     }
 }
 
-/// Ratios to the first that differ too much, and pairs that one ranks and the other ranks the other way round.
+/// Ratios to the first that differ too much, and pairs that the simulation ranks and the proxy ranks the other way round.
 fn disagreements(readings: &[Reading]) -> impl Iterator<Item = String> {
     let far = readings.iter().filter_map(|reading| {
         let (expected, found) = reading.ratios(readings.first()?);
@@ -134,9 +146,8 @@ fn disagreements(readings: &[Reading]) -> impl Iterator<Item = String> {
     let pairs = pairs.flat_map(|(at, one)| readings.iter().skip(at + 1).map(move |b| (one, b)));
     let turned = pairs.filter_map(|(one, other)| {
         let (expected, found) = one.ratios(other);
-        let is_clear = |ratio: f64| (ratio.ln()).abs() > TIE.ln_1p();
-        let is_turned = (expected < 1.0) != (found < 1.0);
-        (is_turned && (is_clear(expected) || is_clear(found)))
+        let has_rank = expected.ln().abs() > TIE.ln_1p();
+        (has_rank && (expected < 1.0) != (found < 1.0))
             .then(|| format!("{} and {} change places", one.strategy, other.strategy))
     });
     far.chain(turned)
@@ -152,8 +163,35 @@ fn mean(setup: &Setup, run: &Run) -> Result<f64> {
     Ok(e2e.context("nothing was measured")?.mean)
 }
 
-/// Sends the requests of a setup to a proxy in front of such nodes.
+/// The mean that the simulation gives, whatever chance a proxy has.
+fn expected(setup: &Setup, entry: &'static Entry) -> Result<f64> {
+    let mut sum = 0.0;
+    for seed in 0..PROXIES {
+        let setup = Setup {
+            seed,
+            ..setup.clone()
+        };
+        sum += mean(&setup, &simulate(&setup, Chooser::Strategy(entry))?)?;
+    }
+    Ok(sum / PROXIES as f64)
+}
+
+/// What a proxy makes of a setup, measured while the machine had time for it.
 async fn measure(setup: &Setup, strategy: &str) -> Result<Run> {
+    for _ in 0..TRIES {
+        let run = send(setup, strategy).await?;
+        let late = run.lags.get(run.lags.len().saturating_sub(1) * 99 / 100);
+        let late = late.map_or(Duration::ZERO, |late| late.div_f64(SCALE));
+        if late <= LATE {
+            return Ok(run);
+        }
+        println!("  requests were sent {late:.0?} late: the machine is busy, once more");
+    }
+    anyhow::bail!("the machine is too busy to measure anything")
+}
+
+/// Sends the requests of a setup to a proxy in front of such nodes.
+async fn send(setup: &Setup, strategy: &str) -> Result<Run> {
     let mut nodes = Vec::new();
     for spec in &setup.nodes {
         let node = Node::start((Ipv4Addr::LOCALHOST, 0).into(), profile(setup, spec)).await?;
@@ -179,7 +217,7 @@ async fn measure(setup: &Setup, strategy: &str) -> Result<Run> {
     )
     .await;
     for (error, count) in &driven.errors {
-        println!("{count} x {error}");
+        println!("  {count} x {error}");
     }
     drop(proxy);
     Ok(driven.run)
