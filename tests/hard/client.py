@@ -1,6 +1,7 @@
 """A client that knows just enough of HTTP to send many requests at once, and to leave in the middle of any."""
 
 import asyncio
+import json
 
 
 class Broken(Exception):
@@ -20,13 +21,18 @@ class Connection:
     def __init__(self, port):
         self.port, self.reader, self.writer = port, None, None
 
-    async def ask(self, method, path, body=b"", answer=None, leave=None):
-        """Sends a request and reads its answer into `answer`; leaves as soon as `leave` says so of it."""
+    async def ask(self, method, path, body=b"", name="", answer=None, leave=None):
+        """Sends a request and reads its answer into `answer`; leaves as soon as `leave` says so of it.
+
+        A `name` is the request's id. A body of which only a part can be sent is a pair: the part, and the whole length.
+        """
         answer = answer or Answer()
+        body, length = body if isinstance(body, tuple) else (body, len(body))
         if self.writer is None:
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
-            head = f"{method} {path} HTTP/1.1\r\nhost: lb\r\ncontent-length: {len(body)}\r\n\r\n"
+            head = f"{method} {path} HTTP/1.1\r\nhost: lb\r\ncontent-length: {length}\r\n"
+            head += f"x-request-id: {name}\r\n\r\n" if name else "\r\n"
             self.writer.write(head.encode() + body)
             await self.writer.drain()
             lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -63,3 +69,11 @@ class Connection:
         if self.writer is not None:
             self.writer.transport.abort()
         self.reader = self.writer = None
+
+
+async def status(admin):
+    """What a proxy says to operators."""
+    connection = Connection(admin)
+    answer = await connection.ask("GET", "/api/v1/status")
+    connection.close()
+    return json.loads(answer.body)
