@@ -64,21 +64,26 @@ async fn failures_in_a_row_eject_but_never_the_last() {
 
 #[tokio::test]
 async fn what_clients_do_wrong_is_held_against_nobody() {
-    let picky = Backend::failing(
-        &["m"],
-        "400 Bad Request",
-        "option temperature must be of type float32",
-    )
-    .await;
-    let proxy = Proxy::over("round_robin", &[&picky]);
-    for _ in 0..20 {
-        assert_eq!(proxy.post("/api/chat", BODY).await.status, 400);
+    for (status, number) in [
+        ("400 Bad Request", 400),
+        ("404 Not Found", 404),
+        ("413 Payload Too Large", 413),
+        ("429 Too Many Requests", 429),
+    ] {
+        let picky = Backend::failing(&["m"], status, "it is your fault").await;
+        let other = Backend::failing(&["m"], status, "it is your fault").await;
+        let proxy = Proxy::over("round_robin", &[&picky, &other]);
+        for _ in 0..30 {
+            assert_eq!(proxy.post("/api/chat", BODY).await.status, number);
+        }
+        for name in ["a", "b"] {
+            let state = proxy.backend(name).await;
+            assert_eq!(
+                (&state["state"], &state["failures"]),
+                (&"up".into(), &0.into())
+            );
+        }
     }
-    let state = proxy.backend("a").await;
-    assert_eq!(
-        (&state["state"], &state["failures"]),
-        (&"up".into(), &0.into())
-    );
 }
 
 #[tokio::test]
