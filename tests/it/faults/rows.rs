@@ -187,6 +187,7 @@ const EVENTS: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const LINE: &str = "f\r\n{\"done\":false}\n\r\n";
 const EVENT: &str = "a\r\ndata: {}\n\n\r\n";
+const WELL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n[1,2]";
 const TOO_LARGE: &str = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 5\r\n\r\n[1,2]";
 
 /// All of them.
@@ -373,9 +374,7 @@ fn broken_answers() -> Vec<Row> {
 
 /// What is no answer at all. The connection is destroyed, or those rows would leave a descriptor behind.
 fn nonsense() -> Vec<Row> {
-    let many: String = (0..1000)
-        .map(|number| format!("x-{number}: 1\r\n"))
-        .collect();
+    let many = "x: 1\r\n".repeat(1000);
     let head = |field: &str| format!("HTTP/1.1 200 OK\r\n{field}\r\n\r\n[1,2]");
     let with = |name, text: String| lost(name, says(text, End::Hold));
     vec![
@@ -502,7 +501,6 @@ fn uploads() -> Vec<Row> {
     let early = |name, text, status, end| {
         passes(name, Fault::Early(text, end), status, "[1,2]").asking(Ask::Upload)
     };
-    const WELL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n[1,2]";
     vec![
         early(
             "413 before an upload's end, closed",
