@@ -261,9 +261,6 @@ async fn check(when: When) {
         (&0.into(), &"up".into()),
         "a client that leaves is no failure"
     );
-    if let Some((_, fillers)) = &stage._full {
-        fillers.iter().for_each(JoinHandle::abort);
-    }
 }
 
 #[tokio::test]

@@ -5,14 +5,17 @@
 
 mod coming; // nodes that go and come back
 mod node; // a node that does one thing wrong
-mod rows; // the faults, and what comes of each
+mod row; // a fault, what is asked, and what comes of it
+mod rows; // all of them
 mod run; // one fault in one fleet
+mod watched; // a proxy at work, and what of it must come to rest again
 
-use run::{Fleet, Place};
+use run::Fleet;
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use watched::Place;
 
 /// Rows at one time: most of a row is waiting.
 const AT_ONCE: usize = 12;
