@@ -315,6 +315,8 @@ def ledger(sent, log):
         }.get(how, ended in ("backend_broke", "refused"))
         if not fits or (status is not None and entry["status"] != status):
             faults.append(f"its client says {how}, {status}, the log {entry}")
+    if unknown := set(by_name) - set(sent):
+        faults.append(f"nobody sent {sorted(unknown)[:5]}")
     return ends, faults
 
 
@@ -377,7 +379,10 @@ async def soak(path, seconds, folder, nodes):
     ends, unaccounted = ledger(crowd.sent, f"{folder}/proxy.log")
     faults += unaccounted
     print(f"soak: {len(crowd.sent)} requests in {seconds:.0f} s: {dict(crowd.ends)}")
-    print(f"logged: {dict(ends)}; faults: {dict(nodes.told)}")
+    finished, failed = ends["complete"] + ends["truncated"], ends["backend_broke"] + ends["refused"]
+    accepted = finished + failed + ends["client_gone"]
+    print(f"accepted {accepted} = finished {finished} + failed {failed} + cancelled {ends['client_gone']}")
+    print(f"faults of nodes: {dict(nodes.told)}")
     print(f"memory: {warm >> 10} KiB when warm, {grown >> 10} KiB at the end")
     if not crowd.ends["right"]:
         faults.append("nothing was right")

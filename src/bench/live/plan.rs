@@ -121,9 +121,9 @@ impl Workload {
     }
 
     /// The requests of a trace: when each was sent, and the lengths of its prompt and of its answer. Only models and the
-    /// share of embeddings are drawn, and of the amount no more is sent than there is. Times are divided by `speed`,
+    /// share of embeddings are drawn, and of the amount no more is sent than there is. Times are divided by `factor`,
     /// which is above 0.
-    pub fn replay(&self, trace: &[Row], speed: f64, seed: u64) -> Vec<Planned> {
+    pub fn replay(&self, trace: &[Row], factor: f64, seed: u64) -> Vec<Planned> {
         let mut contents = Rng::with_seed(!seed);
         let (until, count) = match self.amount {
             Amount::For(until) => (until, REQUESTS),
@@ -131,7 +131,7 @@ impl Workload {
         };
         let planned = trace.iter().take(count).map(|row| {
             // A time that cannot be counted is never.
-            let at = Duration::try_from_secs_f64(row.at.as_secs_f64() / speed);
+            let at = Duration::try_from_secs_f64(row.at.as_secs_f64() / factor);
             let drawn = self.request(at.unwrap_or(Duration::MAX), None, &mut contents);
             Planned {
                 prompt_tokens: row.prompt.max(1),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check_replay(amount: Amount, speed: f64, expected: &[(u64, u32, u32, usize)]) {
+    fn check_replay(amount: Amount, factor: f64, expected: &[(u64, u32, u32, usize)]) {
         let row = |at, prompt, output, blocks: &[u64]| Row {
             at: Duration::from_secs(at),
             prompt,
@@ -241,7 +241,7 @@ mod tests {
         ];
         let mut workload = workload(amount);
         workload.embeddings = None;
-        let plan = workload.replay(&trace, speed, 4);
+        let plan = workload.replay(&trace, factor, 4);
         let told = |p: &Planned| {
             let at = u64::try_from(p.at.as_millis()).unwrap();
             (at, p.prompt_tokens, p.output_tokens, p.blocks.len())

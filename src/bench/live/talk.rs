@@ -6,6 +6,7 @@ use crate::sim::BLOCK_TOKENS;
 use bytes::Bytes;
 use fastrand::Rng;
 use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes of English text that make a token, more or less.
 const BYTES_PER_TOKEN: usize = 4;
@@ -80,7 +81,9 @@ impl Talk {
         let mut prompt = String::with_capacity(bytes(left) + WORD_BYTES);
         for block in &planned.blocks {
             let tokens = left.min(BLOCK_TOKENS);
-            write(&mut prompt, tokens, &mut Rng::with_seed(*block));
+            // Blocks have small numbers, as conversations may have.
+            let seed = xxh3_64(&block.to_le_bytes());
+            write(&mut prompt, tokens, &mut Rng::with_seed(seed));
             left -= tokens;
         }
         write(&mut prompt, left, &mut self.rng);
