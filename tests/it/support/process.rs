@@ -4,6 +4,7 @@ use super::soon;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -151,6 +152,33 @@ impl Process {
             .args(["--pid", &id, &limit])
             .status();
         assert!(done.unwrap().success());
+    }
+
+    /// The descriptors that it has now.
+    #[cfg(target_os = "linux")]
+    pub fn descriptors(&self) -> usize {
+        let id = self.child.id().expect("it runs");
+        std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
+    }
+
+    /// The time that it has spent on a processor so far.
+    #[cfg(target_os = "linux")]
+    pub fn worked(&self) -> Duration {
+        /// Ticks in a second, which Linux has the same everywhere.
+        const TICKS: u64 = 100;
+        let id = self.child.id().expect("it runs");
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 1000 / TICKS)
+    }
+
+    /// Where it answers operators.
+    pub async fn admin(&mut self) -> SocketAddr {
+        let line = self.line_with("listening for operators").await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        line["address"].as_str().unwrap().parse().unwrap()
     }
 
     /// The most memory that it has had so far, in bytes.
