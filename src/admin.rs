@@ -3,6 +3,7 @@
 use crate::address::Address;
 use crate::error::Error;
 use crate::health;
+use crate::overload::{Level, Overload};
 use crate::server::{Handler, Phase, Refusal};
 use crate::state::State;
 use arc_swap::ArcSwap;
@@ -25,6 +26,7 @@ pub struct Admin(Arc<Shared>);
 struct Shared {
     state: Arc<ArcSwap<State>>,
     phase: watch::Receiver<Phase>,
+    overload: Arc<Overload>,
     config_file: Option<PathBuf>,
     started: Instant,
 }
@@ -34,11 +36,13 @@ impl Admin {
     pub fn new(
         state: Arc<ArcSwap<State>>,
         phase: watch::Receiver<Phase>,
+        overload: Arc<Overload>,
         config_file: Option<PathBuf>,
     ) -> Self {
         Self(Arc::new(Shared {
             state,
             phase,
+            overload,
             config_file,
             started: Instant::now(),
         }))
@@ -129,6 +133,7 @@ impl Admin {
                 "loaded_at": loaded_at.to_string(),
             },
             "strategy": state.settings.strategy.name,
+            "overload": self.0.overload.status(),
             "queue": state.queue.status(),
             "reloads_avoided": state.pool.reloads_avoided(),
             "backends": backends,
@@ -184,7 +189,12 @@ fn backend_status(backend: &crate::pool::Backend, now: Instant) -> Value {
 impl Handler for Admin {
     type Body = Full<Bytes>;
 
-    async fn handle(&self, request: Request<Incoming>, _: &Address) -> Response<Full<Bytes>> {
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        _: &Address,
+        _: Level,
+    ) -> Response<Full<Bytes>> {
         self.answer(
             request.method(),
             request.uri().path(),

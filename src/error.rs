@@ -94,6 +94,14 @@ pub enum Error {
     /// So many bodies are held that there is no room for another.
     #[error("the bodies of running requests have reached this proxy's limits.bodies; ask again")]
     BodiesFull,
+    /// The proxy has hardly any descriptors or memory left.
+    #[error("server overloaded, please try again: the proxy is short of descriptors or memory")]
+    Overloaded,
+    /// The client's address has as many connections as one may.
+    #[error(
+        "too many connections from this address, more than this proxy's limits.connections_per_address"
+    )]
+    Crowded,
     /// A backend said nothing to a question that takes no thought.
     #[error("no answer within {}, this proxy's timeouts.control", duration_text(*.0))]
     ControlLate(Duration),
@@ -132,6 +140,8 @@ impl Error {
                 fields: FIELDS,
             },
             Refusal::HeadLate => Self::HeadLate,
+            Refusal::Overloaded => Self::Overloaded,
+            Refusal::Crowded => Self::Crowded,
         }
     }
 
@@ -173,7 +183,8 @@ impl Error {
             Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NoBackend(_) | Self::Busy { .. } | Self::BodiesFull => {
+            Self::Crowded => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoBackend(_) | Self::Busy { .. } | Self::BodiesFull | Self::Overloaded => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Partial(_) | Self::Lost { .. } => StatusCode::BAD_GATEWAY,
@@ -222,6 +233,8 @@ impl Error {
             | Self::BodyGone
             | Self::BodyLate
             | Self::BodiesFull
+            | Self::Overloaded
+            | Self::Crowded
             | Self::TargetTooLong { .. }
             | Self::BodyTooLarge { .. }
             | Self::Encoding => true,
@@ -268,9 +281,12 @@ impl Error {
     /// Whether the same request may have another answer later, where that can be said.
     fn may_pass(&self) -> Option<bool> {
         match self {
-            Self::NoBackend(_) | Self::Busy { .. } | Self::Lost { .. } | Self::BodiesFull => {
-                Some(true)
-            }
+            Self::NoBackend(_)
+            | Self::Busy { .. }
+            | Self::Lost { .. }
+            | Self::BodiesFull
+            | Self::Overloaded
+            | Self::Crowded => Some(true),
             Self::OddPath
             | Self::ForeignOrigin
             | Self::Method { .. }

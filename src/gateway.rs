@@ -6,10 +6,11 @@ use crate::config::{ContentHash, Settings};
 use crate::descriptors;
 use crate::error::Error;
 use crate::header;
+use crate::overload::{Level, Overload};
 use crate::probe;
 use crate::proxy::Proxy;
 use crate::reply::ReplyBody;
-use crate::server::{self, Handler, Patience, Phase, Places, Policy, Refusal};
+use crate::server::{self, Crowd, Door, Handler, Patience, Phase, Policy, Refusal};
 use crate::state::State;
 use crate::wire::Family;
 use arc_swap::ArcSwap;
@@ -97,7 +98,12 @@ impl Gateway {
                 "fewer clients than limits.connections at one time: the system allows no more descriptors"
             );
         }
-        let places = Places::new(connections, listeners.len());
+        let crowd = settings
+            .limits
+            .connections_per_address
+            .map(|most| Crowd::new(most, settings.trusted_proxies.clone()));
+        let overload = Arc::<Overload>::default();
+        let door = Door::for_clients(connections, listeners.len(), crowd, Arc::clone(&overload));
         let state = Arc::new(ArcSwap::from_pointee(State::first(
             settings,
             config_hash,
@@ -106,18 +112,23 @@ impl Gateway {
         )));
         let (phase, watcher) = watch::channel(Phase::Serving);
         let proxy = Proxy::new(Arc::clone(&state));
-        let admin = Admin::new(Arc::clone(&state), watcher.clone(), config_file);
+        let admin = Admin::new(
+            Arc::clone(&state),
+            watcher.clone(),
+            Arc::clone(&overload),
+            config_file,
+        );
         let mut servers = JoinSet::new();
         let (asked, first_round) = watch::channel(false);
         for listener in listeners {
             let (proxy, watcher) = (proxy.clone(), watcher.clone());
-            let places = places.clone();
+            let door = door.clone();
             let mut first_round = first_round.clone();
             servers.spawn(async move {
                 // Clients wait in the kernel's backlog until it is known who has which model, but not for a node that
                 // hangs.
                 let _ = timeout(FIRST_ROUND, first_round.wait_for(|done| *done)).await;
-                server::serve(listener, policy, places, proxy, watcher).await;
+                server::serve(listener, policy, door, proxy, watcher).await;
             });
         }
         let mut background = JoinSet::new();
@@ -127,7 +138,7 @@ impl Gateway {
             server::serve(
                 admin_listener,
                 policy,
-                Places::new(ADMIN_CONNECTIONS, 1),
+                Door::for_operators(ADMIN_CONNECTIONS),
                 admin,
                 admin_phase,
             )
@@ -138,6 +149,18 @@ impl Gateway {
         background.spawn(async move {
             let queue = Arc::clone(&waited_for.load().queue);
             queue.run(&waited_for).await;
+        });
+        let configured = Arc::clone(&state);
+        background.spawn(async move {
+            let memory = || {
+                configured
+                    .load()
+                    .settings
+                    .limits
+                    .memory
+                    .map(|bytes| bytes as u64)
+            };
+            overload.watch(memory).await;
         });
         background.spawn(probe::run(Arc::clone(&state), seed, asked));
         Ok(Self {
@@ -204,8 +227,13 @@ const ADMIN_CONNECTIONS: usize = 256;
 impl Handler for Proxy {
     type Body = ReplyBody;
 
-    async fn handle(&self, request: Request<Incoming>, peer: &Address) -> Response<ReplyBody> {
-        Self::handle(self, request, peer).await
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: &Address,
+        overload: Level,
+    ) -> Response<ReplyBody> {
+        Self::handle(self, request, peer, overload).await
     }
 
     fn refuse(&self, refusal: Refusal, path: Option<&str>, head_bytes: usize) -> Response<Bytes> {

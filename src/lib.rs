@@ -7,7 +7,7 @@
 //! | what | modules |
 //! | --- | --- |
 //! | the wire: API families, names, errors, what is read of a body | [`wire`], `head`, `header`, `route`, [`demand`] |
-//! | measures, limits and judgements, pure | `alarm`, `budget`, `clock`, `descriptors`, `ewma`, `retries`, `silence`, [`health`] |
+//! | measures, limits and judgements, pure | `alarm`, `budget`, `clock`, `descriptors`, `ewma`, `memory`, `overload`, `retries`, `silence`, [`health`] |
 //! | what is learnt of nodes and models from what they are given and answer, pure | [`knowledge`] |
 //! | addresses and connections; a client's body as it comes in, and as it goes to several | `address`, `origin`, `tcp`, `backend_socket`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
@@ -82,9 +82,11 @@ mod link;
 mod lists;
 mod load_guard;
 pub mod log;
+mod memory;
 pub mod mock;
 mod mount;
 mod origin;
+mod overload;
 pub mod pool;
 mod probe;
 mod proxy;

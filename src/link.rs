@@ -4,6 +4,7 @@
 //! else, and dropping a link closes its socket at once: that is how a generation is cancelled.
 
 use crate::backend_socket::{BackendSocket, Look};
+use crate::descriptors;
 use crate::feed::Feed;
 use crate::origin::Origin;
 use crate::tcp;
@@ -101,13 +102,10 @@ pub struct SendError {
 impl ConnectError {
     /// Whether this side has run out of descriptors, ports or memory, which says nothing of the backend.
     pub fn is_our_own(&self) -> bool {
-        /// The same two numbers on every Unix.
-        const ENFILE: i32 = 23;
-        const EMFILE: i32 = 24;
         let Self::Io(error) = self else {
             return false;
         };
-        matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+        descriptors::is_exhausted(error)
             || matches!(
                 error.kind(),
                 io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory

@@ -14,6 +14,7 @@ use crate::header;
 use crate::link::Link;
 use crate::lists;
 use crate::load_guard;
+use crate::overload::Level;
 use crate::pool::Lease;
 use crate::reply::{Relay, ReplyBody, Source};
 use crate::route::{Action, NoRoute, Route};
@@ -89,6 +90,7 @@ impl Proxy {
         &self,
         mut request: Request<Incoming>,
         peer: &Address,
+        overload: Level,
     ) -> Response<ReplyBody> {
         let state = self.state.load_full();
         let edge = Edge::enter(&mut request, &state.settings);
@@ -97,7 +99,11 @@ impl Proxy {
             header::client_address(request.headers(), peer, &state.settings.trusted_proxies);
         let family = Family::of(request.uri().path());
         let mut access = Access::begin(id, client, request.method().clone(), &self.active);
-        let refusal = head::check(&request).err().map(Err);
+        let refusal = if overload >= Level::Refusing {
+            Some(Err(Error::Overloaded))
+        } else {
+            head::check(&request).err().map(Err)
+        };
         let outcome = match refusal.or_else(|| edge.answer(&request)) {
             Some(outcome) => {
                 // Whatever body comes with it is let in, so that the client gets to read.

@@ -13,6 +13,26 @@ const KEEPALIVE_TRIES: u32 = 3;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 
+/// How much of an answer the kernel may hold that is not sent, in bytes. What is on its way is not counted, so that this
+/// slows nobody down, near or far; without it, readers that have stopped could hold megabytes each.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+const UNSENT: u32 = 64 << 10;
+
+/// Keeps the kernel from holding much for a client that does not read.
+///
+/// # Errors
+/// When the connection has ended already.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+pub fn limit_unsent(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT)
+}
+
+/// Elsewhere the system's own limit has to do.
+#[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+pub fn limit_unsent(_: &TcpStream) -> io::Result<()> {
+    Ok(())
+}
+
 /// Sends small writes at once, and notices peers that are gone.
 ///
 /// # Errors

@@ -130,13 +130,17 @@ impl fmt::Display for Meaning<'_> {
         );
         row("timeouts", &text)?;
         let limits = settings.limits;
+        let per_address = limits.connections_per_address;
+        let per_address = per_address.map_or(String::new(), |most| format!(", {most} per address"));
+        let memory = limits.memory.map(|bytes| size_text(bytes as u64));
+        let memory = memory.map_or(String::new(), |size| format!(", {size} of memory"));
         let text = format!(
             "body {}, head {}, {} connections",
             size_text(limits.body as u64),
             size_text(limits.head as u64),
             limits.connections,
         );
-        row("limits", &text)?;
+        row("limits", &(text + &per_address + &memory))?;
         let format = format!("{:?}", settings.log.format).to_lowercase();
         row("log", &format!("{format}, {}", settings.log.level))
     }

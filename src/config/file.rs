@@ -76,6 +76,8 @@ pub(super) const KEYS: &[Key<Settings>] = &[
     key!("limits.bodies" sets limits.bodies: one(quantity::body_size)),
     key!("limits.head" sets limits.head: one(quantity::head_size), at start),
     key!("limits.connections" sets limits.connections: one(value::connections), at start),
+    key!("limits.connections_per_address" sets limits.connections_per_address: one(value::connections), at start),
+    key!("limits.memory" sets limits.memory: one(quantity::memory_size)),
     key!("log.format" sets log.format: one(value::log_format), at start),
     key!("log.level" sets log.level: one(value::log_level), at start),
 ];

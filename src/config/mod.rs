@@ -199,6 +199,10 @@ pub struct Limits {
     pub head: usize,
     /// Client connections at one time. Needs a restart to change.
     pub connections: usize,
+    /// Of these, how many may come from one address, if not any number. Needs a restart to change.
+    pub connections_per_address: Option<usize>,
+    /// Bytes of memory that the proxy may have, if fewer than the system allows.
+    pub memory: Option<usize>,
 }
 
 impl Default for Limits {
@@ -208,6 +212,8 @@ impl Default for Limits {
             bodies: 256 << 20,
             head: 64 << 10,
             connections: 16384,
+            connections_per_address: None,
+            memory: None,
         }
     }
 }

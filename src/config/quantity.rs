@@ -11,6 +11,8 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Largest body that may be kept in memory.
 const BODY_BYTES: RangeInclusive<u64> = 1..=1 << 30;
 const HEAD_BYTES: RangeInclusive<u64> = 8 << 10..=1 << 20;
+/// Memory of the whole process; with less than that it could not do much.
+const MEMORY_BYTES: RangeInclusive<u64> = 32 << 20..=1 << 50;
 const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 const SIZE_UNITS: [(&str, u64); 7] = [
     ("GiB", 1 << 30),
@@ -68,6 +70,11 @@ pub(super) fn body_size(value: &DeValue<'_>) -> Result<usize, Problem> {
 /// The size of a request's head.
 pub(super) fn head_size(value: &DeValue<'_>) -> Result<usize, Problem> {
     size(value, HEAD_BYTES)
+}
+
+/// The memory of the process.
+pub(super) fn memory_size(value: &DeValue<'_>) -> Result<usize, Problem> {
+    size(value, MEMORY_BYTES)
 }
 
 fn size(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Result<usize, Problem> {

@@ -22,6 +22,10 @@ pub enum Refusal {
     HeadTooLarge,
     /// The head did not come in time.
     HeadLate,
+    /// There is no descriptor left to serve the connection with.
+    Overloaded,
+    /// Its address has as many connections as one may.
+    Crowded,
 }
 
 /// What ends the following of a connection.

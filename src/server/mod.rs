@@ -1,20 +1,24 @@
 //! Listens, serves connections, and stops without cutting what runs.
 
 mod client_socket;
+mod door;
 mod farewell;
 mod framing;
 mod turn;
 
+pub use door::{Crowd, Door};
 pub use framing::{FIELDS, Refusal};
 pub use turn::Patience;
 
 use crate::address::Address;
+use crate::overload::{Level, Overload};
 use crate::tcp;
 use client_socket::ClientSocket;
+use door::Guest;
 use turn::{Answering, Overdue, Turn};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -29,10 +33,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::tcp::ReadHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
 
 /// Connections that the kernel may hold for us while we are busy accepting; it caps this at its own `somaxconn`.
 const BACKLOG: i32 = 4096;
+/// Connections that are told at one time why they are not served; what comes above that is closed without a word.
+const REFUSALS: usize = 64;
 /// How long accepting rests after the process ran out of descriptors, so that some can be given back.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -43,26 +50,6 @@ pub struct Policy {
     pub patience: Patience,
     /// The largest head of a request, in bytes, and the most that is buffered for a reader that has stopped.
     pub head_bytes: usize,
-}
-
-/// Room for connections at one time, which several listeners may share; further ones wait in the kernel's backlog.
-#[derive(Debug, Clone)]
-pub struct Places {
-    free: Arc<Semaphore>,
-    all: u32,
-}
-
-impl Places {
-    /// Room for so many connections of so many listeners.
-    pub fn new(connections: usize, listeners: usize) -> Self {
-        // A listener has a place in hand before it accepts, and must not keep it from the others.
-        let all = connections.saturating_add(listeners.saturating_sub(1));
-        let all = all.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
-        Self {
-            free: Arc::new(Semaphore::new(all)),
-            all: u32::try_from(all).unwrap_or(u32::MAX),
-        }
-    }
 }
 
 /// How far the process is on its way out.
@@ -84,11 +71,12 @@ pub trait Handler: Clone + Send + Sync + 'static {
         + Unpin
         + 'static;
 
-    /// Answers one request. Dropped when the client leaves.
+    /// Answers one request, as hard pressed as the process is. Dropped when the client leaves.
     fn handle(
         &self,
         request: Request<Incoming>,
         peer: &Address,
+        overload: Level,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
     /// What a client is told whose request is not handled at all, for this path if it is known; heads may have so many
@@ -118,45 +106,60 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve<H: Handler>(
     listener: TcpListener,
     policy: Policy,
-    places: Places,
+    door: Door,
     handler: H,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let mut reserve = door.reserve();
+    let refusals = Arc::new(Semaphore::new(REFUSALS));
     let mut is_exhausted = false;
     loop {
         let accepted = tokio::select! {
             biased;
             _ = after(&mut phase, Phase::Serving) => break,
-            accepted = accept(&listener, &places.free) => accepted,
+            accepted = door.next(&listener, &mut reserve) => accepted,
+        };
+        let mut cannot_accept = |reason: &dyn std::fmt::Display| {
+            if !std::mem::replace(&mut is_exhausted, true) {
+                tracing::warn!(error = %reason, "cannot accept connections, and tries again and again");
+            }
         };
         match accepted {
-            Ok((stream, peer, place)) => {
+            Ok(Guest::In(stream, peer, place)) => {
                 is_exhausted = false;
-                let connection = serve_connection(
-                    stream,
-                    peer.ip().into(),
-                    policy,
-                    handler.clone(),
-                    phase.clone(),
-                );
+                let overload = Arc::clone(&door.overload);
+                let (handler, phase) = (handler.clone(), phase.clone());
+                let connection =
+                    serve_connection(stream, peer.into(), policy, overload, handler, phase);
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
                 });
             }
+            Ok(Guest::Out(stream, refusal)) => {
+                let answer = handler.refuse(refusal, None, policy.head_bytes);
+                if refusal == Refusal::Overloaded {
+                    cannot_accept(&"no descriptor is left");
+                    // It has the last one, which the next will need: so this is the rest, too.
+                    let told = farewell::take(&stream, Some(answer));
+                    let _ = tokio::join!(timeout(ACCEPT_REST, told), sleep(ACCEPT_REST));
+                } else if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
+                    tokio::spawn(async move {
+                        farewell::take(&stream, Some(answer)).await;
+                        drop(permit);
+                    });
+                }
+            }
             // This client has left again; the next one has not.
             Err(error) if is_of_one_client(&error) => {}
             Err(error) => {
-                if !std::mem::replace(&mut is_exhausted, true) {
-                    tracing::warn!(%error, "cannot accept connections, and tries again and again");
-                }
-                tokio::time::sleep(ACCEPT_REST).await;
+                cannot_accept(&error);
+                sleep(ACCEPT_REST).await;
             }
         }
     }
-    drop(listener);
-    // The semaphore is never closed, so this waits for every connection to give its place back.
-    let _ = places.free.acquire_many(places.all).await;
+    drop((listener, reserve));
+    door.emptied().await;
 }
 
 /// Whether accepting failed for a connection that ended before it was accepted.
@@ -168,18 +171,6 @@ fn is_of_one_client(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::Interrupted
     )
-}
-
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places)
-        .acquire_owned()
-        .await
-        .map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, place))
 }
 
 /// How hyper's part of a connection ended.
@@ -196,14 +187,18 @@ async fn serve_connection<H: Handler>(
     mut stream: TcpStream,
     peer: Address,
     policy: Policy,
+    overload: Arc<Overload>,
     handler: H,
     mut phase: watch::Receiver<Phase>,
 ) {
     // A failure here shows again at the first read.
-    let _ = tcp::prepare(&stream);
+    let _ = tcp::prepare(&stream).and_then(|()| tcp::limit_unsent(&stream));
     let (reader, writer) = stream.split();
     let stream: &TcpStream = writer.as_ref();
-    let end = exchange(reader, stream, &peer, policy, &handler, &mut phase).await;
+    let end = exchange(
+        reader, stream, &peer, policy, &overload, &handler, &mut phase,
+    )
+    .await;
     let answer = match end {
         End::Gone => return,
         End::Unread => None,
@@ -226,15 +221,21 @@ async fn exchange<H: Handler>(
     stream: &TcpStream,
     peer: &Address,
     policy: Policy,
+    overload: &Arc<Overload>,
     handler: &H,
     phase: &mut watch::Receiver<Phase>,
 ) -> End {
-    let turn = Turn::new(policy.patience);
+    let turn = Turn::new(policy.patience, Arc::clone(overload));
     let service = service_fn(|request| {
         let (handler, turn) = (handler.clone(), Arc::clone(&turn));
+        let level = overload.level();
         turn.begin();
         async move {
-            let answer = handler.handle(request, peer).await;
+            let mut answer = handler.handle(request, peer, level).await;
+            if level >= Level::Closing {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
             Ok::<_, Infallible>(answer.map(|body| Answering::new(body, turn)))
         }
     });

@@ -6,6 +6,7 @@
 
 use super::framing::Refusal;
 use crate::alarm::Alarm;
+use crate::overload::{Level, Overload};
 use http_body::{Body, Frame, SizeHint};
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -19,6 +20,8 @@ use tokio::time::Instant;
 const BODY_RATE: u64 = 1024;
 /// How often the average of a body is looked at.
 const RATE_EVERY: Duration = Duration::from_secs(1);
+/// Between two requests, while the process is hard pressed; and how often an idle connection looks whether it is.
+const BRIEF_IDLE: Duration = Duration::from_secs(5);
 /// No time is noted, and no time that the alarm is set to.
 const NEVER: u64 = u64::MAX;
 
@@ -53,6 +56,7 @@ pub enum Overdue {
 pub struct Turn {
     began: Instant,
     patience: Patience,
+    overload: Arc<Overload>,
     /// When the alarm is to go off.
     due: AtomicU64,
     /// A request is being answered.
@@ -81,11 +85,12 @@ struct Bodily {
 
 impl Turn {
     /// A connection that begins now.
-    pub fn new(patience: Patience) -> Arc<Self> {
+    pub fn new(patience: Patience, overload: Arc<Overload>) -> Arc<Self> {
         let never = || AtomicU64::new(NEVER);
         let turn = Self {
             began: Instant::now(),
             patience,
+            overload,
             due: never(),
             busy: AtomicBool::new(false),
             flushed: AtomicBool::new(true),
@@ -102,7 +107,7 @@ impl Turn {
             refusal: OnceLock::new(),
             path: Mutex::default(),
         };
-        turn.ring_by(0, patience.idle);
+        turn.ring_by(0, patience.idle.min(BRIEF_IDLE));
         Arc::new(turn)
     }
 
@@ -118,7 +123,7 @@ impl Turn {
         self.busy.store(false, Relaxed);
         self.idle_since.store(now, Relaxed);
         let in_head = self.head_since.load(Relaxed) != NEVER;
-        self.ring_by(now, self.idle_patience(in_head));
+        self.ring_by(now, self.idle_patience(in_head).min(BRIEF_IDLE));
     }
 
     /// All that hyper had was given to the kernel. True if that ended a turn.
@@ -285,6 +290,8 @@ impl Turn {
                     Overdue::Request
                 });
             }
+            // Nobody tells it when it may be idle for less time.
+            is_over(now, BRIEF_IDLE);
         }
         self.due.store(next, Relaxed);
         None
@@ -293,6 +300,8 @@ impl Turn {
     fn idle_patience(&self, in_head: bool) -> Duration {
         if in_head {
             self.patience.head
+        } else if self.overload.level() >= Level::Brief {
+            self.patience.idle.min(BRIEF_IDLE)
         } else {
             self.patience.idle
         }
@@ -366,6 +375,7 @@ impl<B> Drop for Answering<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::overload::Fullness;
 
     const PATIENCE: Patience = Patience {
         idle: Duration::from_secs(75),
@@ -373,6 +383,10 @@ mod tests {
         body: Duration::from_secs(30),
         write: Duration::from_secs(60),
     };
+
+    fn fresh() -> Arc<Turn> {
+        Turn::new(PATIENCE, Arc::default())
+    }
 
     async fn check(turn: &Turn, overdue: Overdue, seconds: u64) {
         let start = Instant::now();
@@ -399,12 +413,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_may_be_awaited_long_and_its_head_not() {
-        check(&Turn::new(PATIENCE), Overdue::Request, 75).await;
-        let turn = Turn::new(PATIENCE);
+        check(&fresh(), Overdue::Request, 75).await;
+        let turn = fresh();
         pass(70).await;
         turn.note_head(true);
         check(&turn, Overdue::Head, 10).await;
-        let turn = Turn::new(PATIENCE);
+        let turn = fresh();
         turn.note_head(true);
         turn.note_head(false);
         turn.begin();
@@ -416,8 +430,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_soon_let_go_when_the_process_is_hard_pressed() {
+        let overload = Arc::<Overload>::default();
+        let full = Fullness {
+            descriptors: Some(0.85),
+            memory: None,
+        };
+        let turn = Turn::new(PATIENCE, Arc::clone(&overload));
+        let press = async {
+            pass(12).await;
+            overload.note(full);
+        };
+        // It looks every five seconds.
+        tokio::join!(check(&turn, Overdue::Request, 15), press);
+        let turn = Turn::new(PATIENCE, Arc::clone(&overload));
+        turn.begin();
+        pass(100).await;
+        turn.end();
+        check(&turn, Overdue::Request, 5).await;
+        turn.note_head(true);
+        check(&turn, Overdue::Head, 10).await;
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn nothing_is_overdue_while_a_request_is_answered() {
-        let turn = Turn::new(PATIENCE);
+        let turn = fresh();
         turn.begin();
         let mut alarm = turn.alarm();
         let waited = tokio::time::timeout(Duration::from_secs(10_000), turn.overdue(&mut alarm));
@@ -428,7 +465,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_may_neither_stop_nor_drip() {
-        let turn = Turn::new(PATIENCE);
+        let turn = fresh();
         turn.begin();
         turn.note_body(true);
         turn.await_body();
@@ -439,7 +476,7 @@ mod tests {
         check(&turn, Overdue::Body, 30).await;
         assert!(turn.is_body_late());
 
-        let turn = Turn::new(PATIENCE);
+        let turn = fresh();
         turn.begin();
         turn.note_body(true);
         let drip = async {
@@ -457,7 +494,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_may_be_slow_and_not_stop() {
-        let turn = Turn::new(PATIENCE);
+        let turn = fresh();
         turn.begin();
         turn.note_full();
         pass(59).await;

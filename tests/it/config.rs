@@ -24,6 +24,9 @@ fn the_example_shows_every_key_with_its_default() {
     let mut full = Settings::parse(&uncommented(), "config.example.toml").unwrap();
     // What is learnt by default has no value to show.
     assert_eq!(full.backends[0].slots.take(), Some(4));
+    // Nor has what is unlimited.
+    assert_eq!(full.limits.connections_per_address.take(), Some(256));
+    assert_eq!(full.limits.memory.take(), Some(1 << 30));
     assert_eq!(full, example);
 
     let mut table = String::new();

@@ -25,6 +25,7 @@ mod lifecycle; // starting, reloading, stopping, and nodes that are killed
 mod lists; // what the fleet says of itself
 mod malformed; // requests that are no HTTP, or that others read differently: every one that is known
 mod models; // what changes several nodes at once: pull, create, delete, copy, unload
+mod overload; // too little of what the process needs, and how it goes on with less
 mod patience; // clients and backends that stop, and what is shared out among all
 mod poison; // connections that one client makes dirty, and another one uses
 mod refusals; // requests that no backend should see

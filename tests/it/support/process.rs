@@ -4,6 +4,7 @@ use super::soon;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
@@ -153,6 +154,20 @@ impl Process {
         assert!(done.unwrap().success());
     }
 
+    /// The descriptors that it has now.
+    #[cfg(target_os = "linux")]
+    pub fn descriptors(&self) -> usize {
+        let id = self.child.id().expect("it runs");
+        std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
+    }
+
+    /// Where it answers operators.
+    pub async fn admin(&mut self) -> SocketAddr {
+        let line = self.line_with("listening for operators").await;
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
     /// The most memory that it has had so far, in bytes.
     #[cfg(target_os = "linux")]
     pub fn peak_bytes(&self) -> usize {
@@ -176,23 +191,16 @@ impl Process {
         kibibytes.parse::<usize>().unwrap() << 10
     }
 
-    /// The descriptors that it has open now.
-    #[cfg(target_os = "linux")]
-    pub fn descriptors(&self) -> usize {
-        let id = self.child.id().expect("it runs");
-        std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
-    }
-
     /// The processor time that all its threads have had so far.
     #[cfg(target_os = "linux")]
-    pub fn processor_time(&self) -> std::time::Duration {
+    pub fn processor_time(&self) -> Duration {
         let id = self.child.id().expect("it runs");
         let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
         let nanoseconds = threads.flatten().filter_map(|thread| {
             let spent = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
             spent.split_whitespace().next()?.parse::<u64>().ok()
         });
-        std::time::Duration::from_nanos(nanoseconds.sum())
+        Duration::from_nanos(nanoseconds.sum())
     }
 
     /// Waits for its end and returns the exit code.
