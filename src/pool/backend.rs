@@ -297,13 +297,9 @@ impl Backend {
                 .failed_at
                 .store(u64::try_from(failed_at).unwrap_or(u64::MAX), Relaxed);
         }
-        let may_eject = || self.live.lore.quorum().eject(self.id());
-        let change = self
-            .live
-            .gate
-            .observe(signal, pass, &self.policy, now, may_eject);
+        let (gate, quorum) = (&self.live.gate, &self.live.lore.quorum);
+        let change = gate.observe(signal, pass, &self.policy, now, quorum, self.id());
         let Change { state, reason } = change?;
-        self.live.lore.quorum().note(self.id(), state);
         if state == State::Up {
             // What was measured before an outage says little of the node that came back.
             self.live.ttfb.reset();

@@ -1,6 +1,6 @@
 //! The way to a backend: its health, in a form that every choice can read without a lock while nothing is wrong.
 
-use crate::health::{Admit, Health, Pass, Policy, Signal, State};
+use crate::health::{Admit, Health, Pass, Policy, Quorum, Signal, State};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
@@ -81,23 +81,30 @@ impl Gate {
     /// A whole answer came.
     pub(super) fn finished(&self, pass: Pass, policy: &Policy, now: Instant) {
         if self.position.load(Relaxed) == AJAR {
-            self.observe(Signal::Finished, Some(pass), policy, now, || false);
+            let mut health = self.lock();
+            health.observe(Signal::Finished, Some(pass), policy, now, || false);
+            self.publish(&health, now);
         }
     }
 
+    /// Takes in a signal of the backend of that number. The fleet's quorum hears of a change before another can follow.
     pub(super) fn observe(
         &self,
         signal: Signal,
         pass: Option<Pass>,
         policy: &Policy,
         now: Instant,
-        may_eject: impl FnOnce() -> bool,
+        quorum: &Mutex<Quorum>,
+        id: u64,
     ) -> Option<Change> {
+        let quorum = || quorum.lock().unwrap_or_else(PoisonError::into_inner);
         let mut health = self.lock();
-        let state = health.observe(signal, pass, policy, now, may_eject);
+        let state = health.observe(signal, pass, policy, now, || quorum().eject(id));
         self.publish(&health, now);
+        let state = state?;
+        quorum().note(id, state);
         let reason = health.last_error().unwrap_or_default();
-        state.map(|state| Change { state, reason })
+        Some(Change { state, reason })
     }
 
     /// Reads what is known under the lock.

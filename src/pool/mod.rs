@@ -26,7 +26,7 @@ use bytes::Bytes;
 use catalogue::Catalogue;
 use smallvec::SmallVec;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 /// Backends that may be chosen; lists of up to 16 need no allocation.
@@ -49,14 +49,8 @@ pub(crate) struct Lore {
     /// Requests that went to where their model was loaded as they need it, past a backend with less to do that would
     /// have had to load it again.
     pub(crate) reloads_avoided: AtomicU64,
-    quorum: Mutex<Quorum>,
-}
-
-impl Lore {
     /// Who may be ejected. Its lock is taken after that of a backend's health, if both are.
-    pub(crate) fn quorum(&self) -> MutexGuard<'_, Quorum> {
-        self.quorum.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    pub(crate) quorum: Mutex<Quorum>,
 }
 
 impl Pool {
@@ -86,7 +80,9 @@ impl Pool {
         };
         let serving = pool.backends.iter().filter(|it| !it.spec().drain);
         let members: Vec<_> = serving.map(|it| (it.id(), it.condition().0)).collect();
-        lore.quorum().set_members(members);
+        let mut quorum = lore.quorum.lock().unwrap_or_else(PoisonError::into_inner);
+        quorum.set_members(members);
+        drop(quorum);
         pool.recall();
         pool
     }
