@@ -70,16 +70,14 @@ impl Strategy for Adaptive {
             .into_iter()
             .filter_map(|at| {
                 let backend = candidates.get(at)?;
-                let outlook = backend.outlook(candidates.job);
-                let score = score(&candidates.job.work, &outlook, miss_cost).total();
-                Some(Looked {
+                Some(backend.look(candidates.job, |outlook| Looked {
                     at,
-                    score,
-                    load: load(backend.in_flight(), backend.weight(), &outlook),
+                    score: score(&candidates.job.work, outlook, miss_cost).total(),
+                    load: load(backend.in_flight(), backend.weight(), outlook),
                     cached: outlook.cached,
                     fit: outlook.fit,
                     idle: outlook.idle,
-                })
+                }))
             })
             .collect();
         let Some(chosen) = self.choose(&looked) else {

@@ -20,7 +20,8 @@ pub struct Question {
 pub struct Memo {
     question: Question,
     at: f64,
-    outlook: Outlook,
+    /// How the node stands for whoever asks; what of a prompt is computed already is another matter for each.
+    pub(super) outlook: Outlook,
 }
 
 impl Memo {
@@ -33,9 +34,8 @@ impl Memo {
         }
     }
 
-    /// The answer, if it is the same question and still true.
-    pub(super) fn recall(&self, question: &Question, now: f64) -> Option<&Outlook> {
-        let is_fresh = (0.0..REUSE).contains(&(now - self.at));
-        (is_fresh && self.question == *question).then_some(&self.outlook)
+    /// Whether it answers this question, and still truly.
+    pub(super) fn answers(&self, question: &Question, now: f64) -> bool {
+        (0.0..REUSE).contains(&(now - self.at)) && self.question == *question
     }
 }

@@ -72,7 +72,7 @@ struct Inner {
     /// The most answers at a time that any runner was seen to write.
     slots: usize,
     /// `None` once anything has changed.
-    memo: Option<Memo>,
+    memo: Option<Box<Memo>>,
 }
 
 /// What is known of a node, for people.
@@ -120,11 +120,17 @@ impl Node {
     }
 
     /// How the node stands for a request. `configured` is the operator's word on its slots.
-    pub fn outlook(&self, job: &Job<'_>, configured: Option<usize>, typical: &Typical) -> Outlook {
+    pub fn look<R>(
+        &self,
+        job: &Job<'_>,
+        configured: Option<usize>,
+        typical: &Typical,
+        look: impl FnOnce(&Outlook) -> R,
+    ) -> R {
         let mut inner = self.up_to_date();
         match &job.model {
-            Some(model) => inner.outlook(job, model, configured, typical),
-            None => Outlook::default(),
+            Some(model) => look(inner.outlook(job, model, configured, typical)),
+            None => look(&Outlook::default()),
         }
     }
 
@@ -263,30 +269,29 @@ impl Inner {
         model: &Model,
         configured: Option<usize>,
         typical: &Typical,
-    ) -> Outlook {
+    ) -> &Outlook {
         let question = Question {
             model: model.id(),
             runner: job.demand.runner,
             is_embedding: job.demand.is_embedding,
             configured,
         };
-        let known = self.memo.as_ref();
-        let known = known.and_then(|memo| memo.recall(&question, job.now));
-        let mut outlook = if let Some(outlook) = known {
-            outlook.clone()
-        } else {
-            let mut outlook = self.reckon(job, model, configured, typical);
-            outlook.wait = Some(outlook.wait());
-            self.memo = Some(Memo::new(question, outlook.clone(), job.now));
-            outlook
+        let is_known = |memo: &Memo| memo.answers(&question, job.now);
+        let mut memo = match self.memo.take() {
+            Some(memo) if is_known(&memo) => memo,
+            _ => {
+                let mut outlook = self.reckon(job, model, configured, typical);
+                outlook.wait = Some(outlook.wait());
+                Box::new(Memo::new(question, outlook, job.now))
+            }
         };
-        if outlook.fit == Fit::Hot
-            && !job.demand.is_embedding
-            && let Some(resident) = self.memory.get_mut(model.id())
-        {
-            outlook.cached = resident.shadow.cached(prompt_of(job)) * job.reuse;
-        }
-        outlook
+        memo.outlook.cached = match self.memory.get_mut(model.id()) {
+            Some(resident) if memo.outlook.fit == Fit::Hot && !job.demand.is_embedding => {
+                resident.shadow.cached(prompt_of(job)) * job.reuse
+            }
+            _ => 0.0,
+        };
+        &self.memo.insert(memo).outlook
     }
 
     /// How the node stands, but for what of the request's prompt is computed already.

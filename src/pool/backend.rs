@@ -198,9 +198,9 @@ impl Backend {
     }
 
     /// How it stands for a request.
-    pub fn outlook(&self, job: &Job<'_>) -> Outlook {
+    pub fn look<R>(&self, job: &Job<'_>, look: impl FnOnce(&Outlook) -> R) -> R {
         let typical = self.live.lore.medians.read();
-        self.live.node.outlook(job, self.spec.slots, &typical)
+        (self.live.node).look(job, self.spec.slots, &typical, look)
     }
 
     /// Whether it has no room for a request for a model but in its own line.
