@@ -59,14 +59,14 @@ const PHASES: [Phase; 4] = [
         unit: "request of 100 KB",
         count: BIG_REQUESTS,
         most_allocations: 35.0,
-        most_instructions: 1_200_000.0,
+        most_instructions: 1_440_000.0,
     },
     Phase {
         name: "choice",
         unit: "choice of 16",
         count: CHOICES,
-        most_allocations: 2.2,
-        most_instructions: 60_000.0,
+        most_allocations: 3.2,
+        most_instructions: 21_000.0,
     },
 ];
 /// Most heap per open stream, in KiB.

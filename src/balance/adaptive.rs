@@ -25,6 +25,8 @@ const CLEARLY: f64 = 0.9;
 /// Backends within this factor and so many seconds of the best are as good.
 const EQUAL_FACTOR: f64 = 1.03;
 const EQUAL_SECONDS: f64 = 0.02;
+/// Backends with as much to do and within this factor differ by rounding.
+const SAME_FACTOR: f64 = 1.000_001;
 /// Among those, one that has so many more tokens of the prompt computed already is taken.
 const MORE_CACHED: f64 = 64.0;
 /// A backend that has the model and nothing to do is tried again after so many seconds, if it should not cost more than
@@ -116,7 +118,7 @@ impl Adaptive {
             return self.any_of(
                 looked
                     .iter()
-                    .filter(|it| it.load <= idlest.load && it.score <= EQUAL_FACTOR * idlest.score),
+                    .filter(|it| it.load <= idlest.load && it.score <= SAME_FACTOR * idlest.score),
             );
         }
         self.any_of(
