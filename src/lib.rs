@@ -72,6 +72,8 @@ mod error;
 mod ewma;
 mod feed;
 mod fleet;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod head;
 mod header;

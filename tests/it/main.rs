@@ -17,6 +17,7 @@ mod conformance; // the contract with Ollama's clients, statement by statement
 mod early; // streams that begin before their backend answers
 mod edge; // pages, paths and errors as clients of Ollama expect them
 mod failover; // backends that fail, and how a request survives it
+mod fuzz; // what has to hold whatever bytes come, on seeds and what is made of them
 mod health; // who is in and who is out
 mod hunt; // what attacks have found
 mod lifecycle; // starting, reloading, stopping, and nodes that are killed
