@@ -25,8 +25,10 @@ mod lists; // what the fleet says of itself
 mod malformed; // requests that are no HTTP, or that others read differently: every one that is known
 mod models; // what changes several nodes at once: pull, create, delete, copy, unload
 mod overload; // too little of what the process needs, and how it goes on with less
+mod partition; // nodes behind a network that swallows packets
 mod patience; // clients and backends that stop, and what is shared out among all
 mod poison; // connections that one client makes dirty, and another one uses
 mod refusals; // requests that no backend should see
+mod secrets; // what must not be seen of a request, and what it must not do to a log
 mod streaming; // bytes that pass unchanged and at once
 mod support; // scripted backends, a gateway on free ports, a client that sees every byte
