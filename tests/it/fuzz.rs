@@ -1,6 +1,7 @@
 //! The properties that libFuzzer looks for exceptions to, on its seeds and on some thousand texts made of them.
 
 #[path = "../fuzz/properties.rs"]
+#[expect(clippy::cast_possible_truncation, reason = "as in the reader")]
 mod properties;
 
 use std::path::Path;
