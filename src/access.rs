@@ -1,7 +1,7 @@
 //! One line per request, written when it is over, however it ends. Never a prompt.
 
+use crate::address::Address;
 use http::{Method, StatusCode};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub struct Access {
     /// What the request is called.
     pub id: http::HeaderValue,
     /// Where it came from.
-    pub client: IpAddr,
+    pub client: Address,
     /// Its method.
     pub method: Method,
     /// Its row of the route table.
@@ -77,7 +77,7 @@ impl Access {
     /// Begins the record of a request and counts it in `active` until it is over.
     pub fn begin(
         id: http::HeaderValue,
-        client: IpAddr,
+        client: Address,
         method: Method,
         active: &Arc<AtomicUsize>,
     ) -> Self {
@@ -107,6 +107,11 @@ impl Access {
         self.started
     }
 
+    /// Requests that are not over, this one among them.
+    pub fn active(&self) -> usize {
+        self.active.load(Relaxed)
+    }
+
     /// Notes the model that was asked for.
     pub fn set_model(&mut self, mut name: String) {
         if let Some((end, _)) = name.char_indices().nth(MODEL_CHARS) {
@@ -128,7 +133,7 @@ impl Drop for Access {
         tracing::info!(
             target: "llamero::access",
             id = self.id.to_str().unwrap_or_default(),
-            client = %self.client,
+            client = self.client.as_str(),
             method = self.method.as_str(),
             route = self.route,
             model = self.model.as_deref(),

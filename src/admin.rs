@@ -1,5 +1,6 @@
 //! What operators and their tools ask, on a listener of its own.
 
+use crate::address::Address;
 use crate::error::Error;
 use crate::health;
 use crate::overload::{Level, Overload};
@@ -10,8 +11,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -72,7 +73,7 @@ impl Admin {
         }
     }
 
-    /// Ready: not on the way out, and some backend may be given requests.
+    /// Ready: not on the way out, and some backend may be given requests. One that is ejected is, if no other can be.
     fn ready(&self, verbose: bool) -> Response<Full<Bytes>> {
         let serving = *self.0.phase.borrow() == Phase::Serving;
         let usable = self.usable_backends();
@@ -109,7 +110,7 @@ impl Admin {
             .pool
             .backends()
             .iter()
-            .filter(|b| !b.spec().drain && b.condition().0 == health::State::Up);
+            .filter(|b| !b.spec().drain && b.condition().0 != health::State::Down);
         usable.count()
     }
 
@@ -122,7 +123,7 @@ impl Admin {
             .iter()
             .map(|backend| backend_status(backend, now))
             .collect();
-        let loaded_at = jiff::Timestamp::try_from(state.loaded_at).unwrap_or_default();
+        let loaded_at = Timestamp::try_from(state.loaded_at).unwrap_or_default();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": now.saturating_duration_since(self.0.started).as_secs(),
@@ -148,6 +149,11 @@ fn backend_status(backend: &crate::pool::Backend, now: Instant) -> Value {
     } else {
         condition.as_str()
     };
+    let restraint = backend.restraint(now);
+    let ejected_until = restraint.ejected_until.and_then(|until| {
+        let left = SignedDuration::try_from(until.saturating_duration_since(now)).ok()?;
+        Some(Timestamp::now().checked_add(left).ok()?.to_string())
+    });
     let inventory = backend.inventory();
     let report = backend.report(now);
     let measured = |rate: f64| report.is_proven.then(|| (rate * 10.0).round() / 10.0);
@@ -160,6 +166,8 @@ fn backend_status(backend: &crate::pool::Backend, now: Instant) -> Value {
         "url": spec.origin.to_string(),
         "state": state,
         "last_error": last_error.as_deref(),
+        "ejected_until": ejected_until,
+        "slow_start": restraint.limit,
         "weight": spec.weight,
         "slots": spec.slots.unwrap_or(report.slots),
         "slots_learnt": spec.slots.is_none(),
@@ -184,7 +192,7 @@ impl Handler for Admin {
     async fn handle(
         &self,
         request: Request<Incoming>,
-        _: IpAddr,
+        _: &Address,
         _: Level,
     ) -> Response<Full<Bytes>> {
         self.answer(
@@ -194,7 +202,7 @@ impl Handler for Admin {
         )
     }
 
-    fn refuse(&self, refusal: Refusal, head_bytes: usize) -> Response<Bytes> {
+    fn refuse(&self, refusal: Refusal, _: Option<&str>, head_bytes: usize) -> Response<Bytes> {
         let error = Error::of_refusal(refusal, head_bytes);
         let mut response = Response::new(format!("{error}\n").into());
         *response.status_mut() = error.status();

@@ -2,13 +2,16 @@
 //!
 //! Whether there is something to read is told by the runtime, a moment later. A backend that wrote behind its last answer,
 //! or closed, would in that moment be given the next request, and what it wrote before be taken for the answer.
+//!
+//! Nor does a failed write end it: a backend that refuses an upload may answer and reset before it has read it, and the
+//! answer waits to be read.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -17,6 +20,8 @@ use tokio::net::TcpStream;
 pub struct BackendSocket {
     stream: TcpStream,
     look: Look,
+    /// The backend takes nothing more. What is still written goes nowhere; reading tells the answer, or the end.
+    is_deaf: bool,
 }
 
 /// Has the next read look at the kernel itself.
@@ -37,8 +42,25 @@ impl BackendSocket {
         let socket = Self {
             stream,
             look: look.clone(),
+            is_deaf: false,
         };
         (socket, look)
+    }
+
+    /// What a write came to, which is of so many bytes.
+    fn written(&mut self, wrote: io::Result<usize>, bytes: usize) -> io::Result<usize> {
+        match wrote {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                self.is_deaf = true;
+                Ok(bytes)
+            }
+            wrote => wrote,
+        }
     }
 
     /// Whether the kernel holds bytes, the end of the connection, or an error.
@@ -71,7 +93,11 @@ impl AsyncWrite for BackendSocket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        if self.is_deaf {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let wrote = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
+        Poll::Ready(self.written(wrote, bytes.len()))
     }
 
     fn poll_write_vectored(
@@ -79,7 +105,12 @@ impl AsyncWrite for BackendSocket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let bytes = || slices.iter().map(|slice| slice.len()).sum();
+        if self.is_deaf {
+            return Poll::Ready(Ok(bytes()));
+        }
+        let wrote = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices));
+        Poll::Ready(self.written(wrote, bytes()))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,5 +1,6 @@
 //! A request read far enough to route it, and able to be sent again if that is safe.
 
+use crate::address::Address;
 use crate::budget::{Budget, Share};
 use crate::demand::{Demand, Intent};
 use crate::error::Error;
@@ -44,8 +45,16 @@ pub struct Call {
     body: Body,
     /// Whether some of it may have reached a backend.
     given: bool,
-    /// When its answer is of no use any more.
-    deadline: Option<Instant>,
+    limit: Option<TimeLimit>,
+}
+
+/// A time in which an answer must be there whole.
+#[derive(Debug, Clone, Copy)]
+pub struct TimeLimit {
+    /// How long it is.
+    pub time: Duration,
+    /// When it is over.
+    pub end: Instant,
 }
 
 /// How long a backend may be silent that reports how it gets on: it reads whole files without a word.
@@ -74,7 +83,7 @@ enum Body {
 #[derive(Debug)]
 pub struct Sender<'a> {
     /// The other end of the connection.
-    pub peer: IpAddr,
+    pub peer: &'a Address,
     /// The client behind trusted proxies.
     pub client: IpAddr,
     /// The trusted proxies.
@@ -146,16 +155,19 @@ impl Call {
             sender.request_id,
             sender.via,
         );
+        let intent = Intent::of(route, &facts);
+        let model = facts.model;
+        let model = model.or_else(|| name.as_deref().and_then(ModelKey::parse));
         let demand = Demand {
             session,
-            intent: Intent::of(route, &facts),
+            intent,
             is_embedding: Kind::of(route.label).is_embedding(),
             runner: facts.runner,
             output_limit: facts.output_limit,
             is_streamed: facts.stream.unwrap_or(route.family == Family::Native),
             prompt_bytes: facts.prompt_bytes,
             prefixes: facts.prefixes,
-            ..Demand::new(name.as_deref().and_then(ModelKey::parse), sender.client)
+            ..Demand::new(model, sender.client)
         };
         let target = parts
             .uri
@@ -172,7 +184,7 @@ impl Call {
                 headers: parts.headers,
                 body,
                 given: false,
-                deadline: None,
+                limit: None,
             },
             name,
         ))
@@ -210,7 +222,7 @@ impl Call {
             headers: self.headers.clone(),
             body: Body::Kept(body, None),
             given: false,
-            deadline: self.deadline,
+            limit: self.limit,
         }
     }
 
@@ -259,15 +271,21 @@ impl Call {
         }
     }
 
-    /// Gives it a time in which its answer must be there whole.
-    pub fn set_deadline(&mut self, deadline: Instant) {
-        self.deadline = Some(deadline);
+    /// Gives it so long from now until its answer must be there whole.
+    pub fn set_limit(&mut self, time: Duration) -> TimeLimit {
+        let end = Instant::now() + time;
+        *self.limit.insert(TimeLimit { time, end })
+    }
+
+    /// When its answer is of no use any more, if ever.
+    pub fn limit(&self) -> Option<TimeLimit> {
+        self.limit
     }
 
     /// How long its answer may be silent once it has begun; `idle` unless something else is known of it.
     pub fn silence(&self, idle: Duration) -> Silence {
-        match self.deadline {
-            Some(deadline) => Silence::until(deadline),
+        match self.limit {
+            Some(limit) => Silence::until(limit.end),
             None if self.route.reports_progress() => Silence::between(PROGRESS_IDLE.max(idle)),
             None => Silence::between(idle),
         }

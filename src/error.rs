@@ -85,6 +85,9 @@ pub enum Error {
     /// The client's body broke off or was no HTTP.
     #[error("the request body broke off")]
     BodyBroken,
+    /// The client left before its body was whole.
+    #[error("the client left in the middle of its request body")]
+    BodyGone,
     /// The client's body stopped coming, or came too slowly.
     #[error("the request body did not come in time")]
     BodyLate,
@@ -146,9 +149,14 @@ impl Error {
     pub fn of_body(error: &hyper::Error) -> Self {
         let mut cause = error.source();
         while let Some(inner) = cause {
-            let io = inner.downcast_ref::<io::Error>();
-            if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
-                return Self::BodyLate;
+            match inner.downcast_ref::<io::Error>().map(io::Error::kind) {
+                Some(io::ErrorKind::TimedOut) => return Self::BodyLate,
+                Some(
+                    io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe,
+                ) => return Self::BodyGone,
+                _ => {}
             }
             cause = inner.source();
         }
@@ -161,9 +169,12 @@ impl Error {
             Self::OddPath => StatusCode::NOT_FOUND,
             Self::ForeignOrigin => StatusCode::FORBIDDEN,
             Self::Method { .. } | Self::ForeignMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Host | Self::Malformed(_) | Self::Body(_) | Self::Zstd(_) | Self::BodyBroken => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Host
+            | Self::Malformed(_)
+            | Self::Body(_)
+            | Self::Zstd(_)
+            | Self::BodyBroken
+            | Self::BodyGone => StatusCode::BAD_REQUEST,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Loop => StatusCode::LOOP_DETECTED,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -219,6 +230,7 @@ impl Error {
             | Self::HeadTooLarge { .. }
             | Self::HeadLate
             | Self::BodyBroken
+            | Self::BodyGone
             | Self::BodyLate
             | Self::BodiesFull
             | Self::Overloaded
@@ -292,6 +304,7 @@ impl Error {
             // Those who did their part would do it again; who broke off is not there to be told.
             Self::Partial(_)
             | Self::BodyBroken
+            | Self::BodyGone
             | Self::BodyLate
             | Self::HeadLate
             | Self::ControlLate(_) => None,

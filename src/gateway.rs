@@ -1,5 +1,6 @@
 //! The running proxy: its listeners, its tasks and the state that they share.
 
+use crate::address::Address;
 use crate::admin::Admin;
 use crate::config::{ContentHash, Settings};
 use crate::descriptors;
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -229,14 +230,15 @@ impl Handler for Proxy {
     async fn handle(
         &self,
         request: Request<Incoming>,
-        peer: IpAddr,
+        peer: &Address,
         overload: Level,
     ) -> Response<ReplyBody> {
         Self::handle(self, request, peer, overload).await
     }
 
-    fn refuse(&self, refusal: Refusal, head_bytes: usize) -> Response<Bytes> {
+    fn refuse(&self, refusal: Refusal, path: Option<&str>, head_bytes: usize) -> Response<Bytes> {
         let id = header::request_id(&HeaderMap::new());
-        Error::of_refusal(refusal, head_bytes).into_response(Family::Native, &id)
+        let family = path.map_or(Family::Native, |path| self.family_of(path));
+        Error::of_refusal(refusal, head_bytes).into_response(family, &id)
     }
 }

@@ -1,9 +1,10 @@
 //! What a hop in between does to headers: pure functions on a `HeaderMap`.
 
+use crate::address::Address;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
-use std::fmt::Write as _;
+use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 
 /// Which backend answered.
@@ -24,54 +25,59 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-
-/// Headers that speak to the next hop only (RFC 9110 §7.6.1), besides those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 10] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("http2-settings"),
-];
 
 /// Entries of `X-Forwarded-For` that are looked at, from the right.
 const FORWARDED_LIMIT: usize = 64;
 const REQUEST_ID_BYTES: usize = 128;
-/// The longest address as text, in bytes.
-const ADDRESS_BYTES: usize = 39;
+/// Headers that a request gets on its way to a backend.
+const ADDED: usize = 6;
 /// The content types of streams.
 const STREAMS: [&str; 2] = ["application/x-ndjson", "text/event-stream"];
 
-/// Removes what is not meant for the other side.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
+/// Removes what is not meant for the other side, and what else is not.
+fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
+    let named = headers.get_all(header::CONNECTION).iter();
+    let mut gone: SmallVec<[HeaderName; 8]> = named
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in HOP_BY_HOP.iter().chain(&named) {
+    let names = headers.keys();
+    gone.extend(
+        names
+            .filter(|name| is_hop_by_hop(name.as_str()) || unwanted(name.as_str()))
+            .cloned(),
+    );
+    for name in gone {
         headers.remove(name);
     }
 }
 
+/// Whether a header speaks to the next hop only (RFC 9110 §7.6.1), even if `Connection` does not name it.
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "http2-settings"
+    )
+}
+
 /// Where a request came from: the peer, or, if the peer is trusted, the right-most address of `X-Forwarded-For` that is
 /// not. An entry that is no address ends the search, since nobody can say who wrote what stands left of it.
-pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: IpAddr| {
-        trusted
-            .iter()
-            .any(|net| net.contains(&address.to_canonical()))
-    };
-    let mut client = peer;
+pub fn client_address(headers: &HeaderMap, peer: &Address, trusted: &[IpNet]) -> Address {
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip.to_canonical()));
+    if !is_trusted(peer.ip) {
+        return peer.clone();
+    }
+    let mut client = peer.ip;
     let values = headers.get_all(FORWARDED_FOR).iter().rev();
     let entries = values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
     for entry in entries.take(FORWARDED_LIMIT) {
@@ -83,7 +89,7 @@ pub fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> I
         };
         client = address;
     }
-    client.to_canonical()
+    client.into()
 }
 
 /// Reads an address as proxies write it: bare, with a port, in brackets.
@@ -94,65 +100,60 @@ fn address_of(entry: &str) -> Option<IpAddr> {
         .or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
 }
 
-/// Turns a client's headers into those for a backend, but for `Host`, which differs from backend to backend.
+/// Turns a client's headers into those for a backend, but for `Host`, which differs from backend to backend and stays as it
+/// was.
 ///
 /// Framing headers go, since the body that is sent decides them. `Origin` and what a browser asks with it go, since a
 /// backend would judge it against its own name. What is said to the proxy alone goes, since a backend may pass it on to a
 /// cloud. What an untrusted peer says about forwarding goes too.
 pub fn for_backends(
     headers: &mut HeaderMap,
-    peer: IpAddr,
+    peer: &Address,
     trusted: &[IpNet],
     request_id: &HeaderValue,
     via: &HeaderValue,
 ) {
-    strip_hop_by_hop(headers);
-    let host = headers.remove(header::HOST);
-    for name in [
-        header::CONTENT_LENGTH,
-        header::EXPECT,
-        header::ORIGIN,
-        FORWARDED_PREFIX,
-        REAL_IP,
-    ] {
-        headers.remove(name);
-    }
-    // Some servers read an underscore as a hyphen, and would take `x_forwarded_for` for what it is not.
-    remove_where(headers, |name| {
-        name.starts_with("access-control-request-")
+    let peer_trusted = trusted.iter().any(|net| net.contains(&peer.ip));
+    strip(headers, |name| {
+        let is_said_to_us = matches!(
+            name,
+            "content-length" | "expect" | "origin" | "x-forwarded-prefix" | "x-real-ip"
+        );
+        let is_said_of_others =
+            matches!(name, "forwarded" | "x-forwarded-host" | "x-forwarded-proto");
+        is_said_to_us
+            || (is_said_of_others && !peer_trusted)
+            || name.starts_with("access-control-request-")
             || name.starts_with("x-llamero-")
-            || name.contains('_')
+            // Some servers read an underscore as a hyphen, and would take `x_forwarded_for` for what it is not.
+            || name.as_bytes().contains(&b'_')
     });
-    let peer_trusted = trusted.iter().any(|net| net.contains(&peer.to_canonical()));
-    let mut chain = String::new();
-    if peer_trusted {
-        let before: Vec<_> = headers
-            .get_all(FORWARDED_FOR)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .collect();
-        if !before.is_empty() {
-            chain = before.join(", ") + ", ";
-        }
+    headers.reserve(ADDED);
+    let chain = if peer_trusted {
+        chain_of(headers, peer)
     } else {
-        headers.remove(header::FORWARDED);
-        headers.remove(FORWARDED_HOST);
-        headers.remove(FORWARDED_PROTO);
-    }
-    chain.reserve(ADDRESS_BYTES);
-    // Writing to a string does not fail.
-    let _ = write!(chain, "{}", peer.to_canonical());
-    if let Ok(chain) = HeaderValue::from_str(&chain) {
-        headers.insert(FORWARDED_FOR, chain);
-    }
+        None
+    };
+    headers.insert(FORWARDED_FOR, chain.unwrap_or_else(|| peer.text().clone()));
     headers
         .entry(FORWARDED_PROTO)
         .or_insert(HeaderValue::from_static("http"));
-    if let Some(host) = host {
+    if let Some(host) = headers.get(header::HOST).cloned() {
         headers.entry(FORWARDED_HOST).or_insert(host);
     }
     headers.append(header::VIA, via.clone());
     headers.insert(REQUEST_ID, request_id.clone());
+}
+
+/// `X-Forwarded-For` with one more address, if there is one already.
+fn chain_of(headers: &HeaderMap, peer: &Address) -> Option<HeaderValue> {
+    let values = headers.get_all(FORWARDED_FOR).iter();
+    let mut chain: Vec<_> = values.filter_map(|value| value.to_str().ok()).collect();
+    if chain.is_empty() {
+        return None;
+    }
+    chain.push(peer.as_str());
+    HeaderValue::try_from(chain.join(", ")).ok()
 }
 
 /// What this process is called in `Via`: not the same as another one, which may well stand in front of it.
@@ -168,26 +169,13 @@ pub fn has_passed(headers: &HeaderMap, via: &HeaderValue) -> bool {
     names.any(|name| name.trim_ascii() == via.as_bytes())
 }
 
-/// Removes the headers with such names.
-fn remove_where(headers: &mut HeaderMap, such: impl Fn(&str) -> bool) {
-    let names: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| such(name.as_str()))
-        .cloned()
-        .collect();
-    for name in names {
-        headers.remove(name);
-    }
-}
-
 /// Turns a backend's headers into those for a client. What it says about origins goes: it was told of none. Framing is left to the body, but for HEAD, whose length no body
 /// can tell.
 pub fn for_client(headers: &mut HeaderMap, is_head: bool) {
     if !is_head || headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }
-    strip_hop_by_hop(headers);
-    remove_where(headers, |name| name.starts_with("access-control-"));
+    strip(headers, |name| name.starts_with("access-control-"));
 }
 
 /// Asks proxies and caches on the way to the client to hold nothing of a stream back.
@@ -221,10 +209,12 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
         .filter(usable)
         .cloned()
         .unwrap_or_else(|| {
-            let mut random = String::with_capacity(16);
-            // Writing to a string does not fail.
-            let _ = write!(random, "{:016x}", fastrand::u64(..));
-            HeaderValue::try_from(random).unwrap_or(HeaderValue::from_static("0"))
+            let random = fastrand::u64(..);
+            let digits: [u8; 16] = std::array::from_fn(|at| match (random >> (4 * at)) & 15 {
+                digit @ 0..10 => b'0' + digit as u8,
+                letter => b'a' + letter as u8 - 10,
+            });
+            HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
         })
 }
 
@@ -264,6 +254,10 @@ mod tests {
         map
     }
 
+    fn address(text: &str) -> Address {
+        text.parse::<IpAddr>().unwrap().into()
+    }
+
     #[test]
     fn hop_by_hop_headers_and_those_that_connection_names_go() {
         let mut map = headers(&[
@@ -272,7 +266,7 @@ mod tests {
             ("te", "trailers"),
             ("accept", "*/*"),
         ]);
-        strip_hop_by_hop(&mut map);
+        strip(&mut map, |_| false);
         assert_eq!(map, headers(&[("accept", "*/*")]));
     }
 
@@ -283,7 +277,7 @@ mod tests {
             .iter()
             .map(|value| ("x-forwarded-for", *value))
             .collect();
-        let found = client_address(&headers(&pairs), peer.parse().unwrap(), &trusted);
+        let found = client_address(&headers(&pairs), &address(peer), &trusted);
         assert_eq!(found.to_string(), client, "{forwarded:?} from {peer}");
     }
 
@@ -329,12 +323,13 @@ mod tests {
         ]);
         for_backends(
             &mut map,
-            "192.0.2.1".parse().unwrap(),
+            &address("192.0.2.1"),
             &[],
             &HeaderValue::from_static("id"),
             &HeaderValue::from_static("1.1 llamero"),
         );
         let wanted = headers(&[
+            ("host", "lb.example"),
             ("authorization", "Bearer ollama"),
             ("x-forwarded-for", "192.0.2.1"),
             ("x-forwarded-proto", "http"),
@@ -354,7 +349,7 @@ mod tests {
         ]);
         for_backends(
             &mut map,
-            "10.0.0.1".parse().unwrap(),
+            &address("10.0.0.1"),
             &["10.0.0.0/8".parse().unwrap()],
             &HeaderValue::from_static("id"),
             &HeaderValue::from_static("1.1 llamero"),

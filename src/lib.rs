@@ -7,9 +7,9 @@
 //! | what | modules |
 //! | --- | --- |
 //! | the wire: API families, names, errors, what is read of a body | [`wire`], `head`, `header`, `route`, [`demand`] |
-//! | measures, limits and judgements, pure | `alarm`, `budget`, `clock`, `descriptors`, `ewma`, `memory`, `overload`, `silence`, `sync`, [`health`] |
+//! | measures, limits and judgements, pure | `alarm`, `budget`, `clock`, `descriptors`, `ewma`, `memory`, `overload`, `retries`, `silence`, `sync`, [`health`] |
 //! | what is learnt of nodes and models from what they are given and answer, pure | [`knowledge`] |
-//! | addresses and connections; a client's body as it comes in, and as it goes to several | `origin`, `tcp`, `backend_socket`, `link`, `upload`, `feed` |
+//! | addresses and connections; a client's body as it comes in, and as it goes to several | `address`, `origin`, `tcp`, `backend_socket`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
 //! | choosing one of several, pure; the line before the fleet, pure | [`balance`], [`admission`] |
 //! | all that one configuration decides | [`config`], `state` |
@@ -37,7 +37,7 @@
 //! 5. `Queue::admit`: the pool says who is eligible, the strategy which of those with room, and a `Lease` counts the request
 //!    in. While all are full, the request waits in the one [line](admission::Line) for the first slot that comes free on any.
 //! 6. `upstream::exchange` sends it over an idle or a new connection. If no answer comes and sending it again is safe, back
-//!    to 5, never to the same backend.
+//!    to 5, never to the same backend, and not with more than a share of all requests at a time (`retries`).
 //! 7. The answer's body becomes a `ReplyBody`, which passes frames on as they come.
 //! 8. Whatever ends the request drops that body: the lease is released, the connection kept or closed, the line logged.
 //!
@@ -52,6 +52,7 @@
 //! - A broken answer ends with its family's error record and a cut, never like a whole one.
 
 mod access;
+mod address;
 mod admin;
 pub mod admission;
 mod alarm;
@@ -96,6 +97,7 @@ mod reading;
 mod redirect;
 mod reload;
 mod reply;
+mod retries;
 mod route;
 mod server;
 mod session;

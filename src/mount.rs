@@ -81,6 +81,12 @@ impl Mount {
         }
     }
 
+    /// A path without this one, where it is below it.
+    pub fn rest<'p>(&self, path: &'p str) -> &'p str {
+        let rest = path.strip_prefix(&self.0);
+        rest.filter(|rest| rest.starts_with('/')).unwrap_or(path)
+    }
+
     /// What follows the path in a target: nothing, a query, or a path.
     fn below<'u>(&self, uri: &'u Uri) -> Option<&'u str> {
         if self.0.is_empty() {

@@ -1,6 +1,7 @@
 //! A request's straight way: route, read, choose, send, pass the answer on.
 
 use crate::access::{Access, Ended};
+use crate::address::Address;
 use crate::budget::Budget;
 use crate::call::{Call, Room, Sender};
 use crate::demand::Intent;
@@ -26,7 +27,6 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, response};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -36,6 +36,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 const REFUSAL_BYTES: usize = 64 << 10;
 /// How long that may take; a refusal that stalls is passed on as far as it came.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// How much later than a backend's whole answer the request itself is given up: who was asked for a part of it, and did not
+/// answer in time, is known by then.
+const SLACK: Duration = Duration::from_secs(1);
 /// What Ollama says when a load or a runner failed, which another node may well manage.
 const LOAD_FAILURES: [&[u8]; 6] = [
     b"llama-server process has terminated",
@@ -76,12 +79,17 @@ impl Proxy {
         self.active.load(Relaxed)
     }
 
+    /// The family whose clients call a path, below the mount or not.
+    pub fn family_of(&self, path: &str) -> Family {
+        Family::of(self.state.load().settings.path_prefix.rest(path))
+    }
+
     /// Answers a request; whatever goes wrong becomes an answer too. Dropping the future, or the body of its answer,
     /// closes the connection to the backend at once.
     pub async fn handle(
         &self,
         mut request: Request<Incoming>,
-        peer: IpAddr,
+        peer: &Address,
         overload: Level,
     ) -> Response<ReplyBody> {
         let state = self.state.load_full();
@@ -120,7 +128,7 @@ impl Proxy {
         &self,
         state: &State,
         request: Request<Incoming>,
-        peer: IpAddr,
+        peer: &Address,
         access: &mut Access,
     ) -> Result<Call, Error> {
         let route =
@@ -135,7 +143,7 @@ impl Proxy {
         let request_id = access.id.clone();
         let sender = Sender {
             peer,
-            client: access.client,
+            client: access.client.ip,
             trusted: &settings.trusted_proxies,
             request_id: &request_id,
             via: &self.via,
@@ -194,10 +202,10 @@ fn finish(
     edge: &Edge<'_>,
 ) -> Response<ReplyBody> {
     // A relayed answer says at its end how it ended.
-    access.ended = if outcome.is_ok() {
-        Ended::Complete
-    } else {
-        Ended::Refused
+    access.ended = match &outcome {
+        Ok(_) => Ended::Complete,
+        Err(Error::BodyGone) => Ended::ClientGone,
+        Err(_) => Ended::Refused,
     };
     access.error = outcome.as_ref().err().map(Error::to_string);
     let mut answer =
@@ -219,15 +227,14 @@ async fn forward(
     access: &mut Access,
 ) -> Result<Answer, Error> {
     let is_question = call.route.action == Action::Blob && call.is_head();
-    if !call.route.is_control() && !is_question {
+    let is_unload = call.demand.intent == Intent::Unload;
+    if !call.route.is_control() && !is_question && !is_unload {
         return act(shared, state, call, access).await;
     }
-    let limit = state.settings.timeouts.control;
-    let deadline = Instant::now() + limit;
-    call.set_deadline(deadline);
-    timeout_at(deadline, act(shared, state, call, access))
+    let limit = call.set_limit(state.settings.timeouts.control);
+    timeout_at(limit.end + SLACK, act(shared, state, call, access))
         .await
-        .unwrap_or(Err(Error::ControlLate(limit)))
+        .unwrap_or(Err(Error::ControlLate(limit.time)))
 }
 
 /// Does with a call what its route says.
@@ -258,6 +265,9 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
     let pinned = fleet::is_pinned(call);
     let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
     let mut last = Err(None);
+    // Held while the request is out once more. No pause comes before that: it goes to another backend each time, so that
+    // there are no steps to be kept from falling into, and whoever waits for an answer is spared the time.
+    let mut retry = None;
     for _ in 0..settings.attempts {
         let now = Instant::now();
         let chosen = if pinned {
@@ -283,6 +293,8 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
         access.attempts += 1;
         access.backend = Some(Arc::clone(&name));
         let (lease, outcome) = load_guard::exchange(state, call, lease).await;
+        drop(retry.take());
+        let is_free = outcome.as_ref().is_err_and(Failure::is_free);
         match outcome {
             Ok((response, link)) => match judge(state, call, response, link, lease).await {
                 Verdict::Pass(answer) => return Ok(credit(answer, access)),
@@ -291,7 +303,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
                 Verdict::Lost(error) => last = last.or(Err(Some(error))),
             },
             Err(failure) => {
-                let retry = failure.may_retry(call);
+                let may_retry = failure.may_retry(call);
                 let error = match failure {
                     Failure::Client => return Err(call.error_of_client()),
                     // It would be no different with another backend.
@@ -300,6 +312,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
                             "the proxy cannot make more connections: {reason}"
                         )));
                     }
+                    Failure::Late(limit) => return Err(Error::ControlLate(limit)),
                     Failure::Connect(_) => None,
                     Failure::Lost(reason) => Some(Error::Lost {
                         name: name.to_string(),
@@ -307,9 +320,16 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
                     }),
                 };
                 last = last.or(Err(error));
-                if !retry {
+                if !may_retry {
                     break;
                 }
+            }
+        }
+        if !is_free && !state.pool.has_sound(&tried, Instant::now()) {
+            // Where one backend fails, another does the work instead of it. Where all do, each retry is load on top.
+            retry = state.retries.begin(access.active());
+            if retry.is_none() {
+                break;
             }
         }
     }
@@ -369,8 +389,10 @@ async fn judge(
         Ok((head, false)) => Verdict::Pass(relay(parts, head, body, link, lease)),
         Ok((whole, true)) => {
             lease.backend().links().put(link, Instant::now());
-            let better_elsewhere =
-                parts.status != StatusCode::INTERNAL_SERVER_ERROR || is_load_failure(&whole);
+            // An error of a backend that failed before is more likely its own than one that all would give.
+            let better_elsewhere = parts.status != StatusCode::INTERNAL_SERVER_ERROR
+                || lease.is_on_probation()
+                || is_load_failure(&whole);
             let answer = own(parts, whole, &name);
             if better_elsewhere {
                 Verdict::Refusal(answer)

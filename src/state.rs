@@ -6,6 +6,7 @@ use crate::demand::Demand;
 use crate::fleet::CreateSets;
 use crate::pool::{Choice, Lease, Pool};
 use crate::queue::Queue;
+use crate::retries::Retries;
 use crate::wire::ModelKey;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct State {
     pub create_sets: Arc<CreateSets>,
     /// Requests that wait for a backend.
     pub queue: Arc<Queue>,
+    /// Requests that are sent once more.
+    pub retries: Arc<Retries>,
     strategy: Arc<dyn Strategy>,
 }
 
@@ -81,6 +84,7 @@ impl State {
             loaded_at: SystemTime::now(),
             create_sets: before.map_or_else(Arc::default, |before| Arc::clone(&before.create_sets)),
             queue,
+            retries: before.map_or_else(Arc::default, |before| Arc::clone(&before.retries)),
             strategy,
         }
     }

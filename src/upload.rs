@@ -43,6 +43,8 @@ struct Broken {
     off: AtomicBool,
     /// Because it did not come in time.
     late: AtomicBool,
+    /// Because the client left.
+    gone: AtomicBool,
 }
 
 impl UploadWatch {
@@ -60,6 +62,8 @@ impl UploadWatch {
     pub fn error(&self) -> Error {
         if self.0.late.load(Relaxed) {
             Error::BodyLate
+        } else if self.0.gone.load(Relaxed) {
+            Error::BodyGone
         } else {
             Error::BodyBroken
         }
@@ -98,8 +102,10 @@ impl Body for Upload {
                 Some(Ok(frame)) if frame.is_trailers() => continue,
                 Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
                 Some(Err(error)) => {
-                    let late = matches!(Error::of_body(&error), Error::BodyLate);
-                    self.broken.late.store(late, Relaxed);
+                    let why = Error::of_body(&error);
+                    let (late, gone) = (&self.broken.late, &self.broken.gone);
+                    late.store(matches!(why, Error::BodyLate), Relaxed);
+                    gone.store(matches!(why, Error::BodyGone), Relaxed);
                     self.broken.off.store(true, Relaxed);
                     self.body = None;
                     Poll::Ready(Some(Err(error)))

@@ -2,10 +2,12 @@
 //! none.
 
 use crate::call::Call;
+use crate::config::duration_text;
 use crate::link::{ConnectError, Link, RequestBody};
 use crate::pool::{Lease, Origin};
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response, StatusCode, Uri};
+use http::header::TRANSFER_ENCODING;
+use http::{HeaderValue, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use std::error::Error as _;
@@ -14,7 +16,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Why an exchange brought no answer.
 #[derive(Debug, Error)]
@@ -28,6 +30,9 @@ pub enum Failure {
     /// The connection broke, or what came was no HTTP: the backend may have worked on the request.
     #[error("{0}")]
     Lost(String),
+    /// Nothing came in the time that its answer has, which is this long.
+    #[error("no answer within {}", duration_text(*.0))]
+    Late(Duration),
     /// The client's own body broke off.
     #[error("the request body broke off")]
     Client,
@@ -46,12 +51,18 @@ impl Failure {
     pub fn may_retry(&self, call: &Call) -> bool {
         match self {
             Self::Connect(_) | Self::Exhausted(_) | Self::Lost(_) => call.may_be_sent(),
-            Self::Client => false,
+            Self::Client | Self::Late(_) => false,
         }
+    }
+
+    /// Whether it cost the backend nothing, so that another one's work for the request is the first.
+    pub fn is_free(&self) -> bool {
+        matches!(self, Self::Connect(_))
     }
 }
 
-/// Sends a call to the backend of a lease and waits for the head of the answer, for as long as that takes.
+/// Sends a call to the backend of a lease and waits for the head of the answer, for as long as that takes or the call has
+/// time.
 ///
 /// An idle connection may have been closed by the backend just now. A request that was never written, or may be sent
 /// twice, then goes out once more on a fresh connection, and nobody is blamed.
@@ -63,7 +74,14 @@ pub async fn exchange(
     lease: &Lease,
     connect_limit: Duration,
 ) -> Result<(Response<Incoming>, Link), Failure> {
-    let outcome = attempt(call, lease, connect_limit).await;
+    let limit = call.limit();
+    let attempt = pin!(attempt(call, lease, connect_limit));
+    let outcome = match limit {
+        None => attempt.await,
+        Some(limit) => timeout_at(limit.end, attempt)
+            .await
+            .unwrap_or(Err(Failure::Late(limit.time))),
+    };
     settle(&outcome, lease);
     outcome
 }
@@ -75,6 +93,7 @@ pub fn settle(outcome: &Result<(Response<Incoming>, Link), Failure>, lease: &Lea
         Ok((response, _)) => lease.answered(response.status(), now),
         Err(Failure::Connect(reason)) => lease.unreachable(reason.clone(), now),
         Err(Failure::Lost(reason)) => lease.failed(reason.clone(), now),
+        Err(late @ Failure::Late(_)) => lease.failed(late.to_string(), now),
         Err(Failure::Client | Failure::Exhausted(_)) => {}
     }
 }
@@ -121,11 +140,19 @@ pub async fn attempt(
     }
 }
 
-/// Refuses answers that are no answers: a switch of protocols that nobody asked for, and statuses outside the range.
+/// Refuses answers that are no answers: a switch of protocols that nobody asked for, statuses outside the range, and
+/// bodies in a coding that nobody can undo who is not told of it.
 fn checked(
     response: Response<Incoming>,
     link: Link,
 ) -> Result<(Response<Incoming>, Link), Failure> {
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    let known = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(|coding| !known(coding)) || codings.next().is_some() {
+        return Err(Failure::Lost(
+            "answered with an unknown transfer coding".to_owned(),
+        ));
+    }
     match response.status().as_u16() {
         200..=599 => Ok((response, link)),
         odd => Err(Failure::Lost(format!("answered with status {odd}"))),

@@ -1,9 +1,9 @@
-//! What going through llamero costs in allocations and bytes held, which are the same on every machine: so limits on them can
-//! be kept. `cargo bench --bench cost` prints them and fails above a limit.
+//! What going through llamero costs in instructions, allocations and bytes held, which are nearly the same on every machine: so
+//! limits on them can be kept. `cargo bench --bench cost` prints them and fails above a limit.
 //!
-//! Instructions come from valgrind: each phase is a function of its own, so
-//! `valgrind --tool=callgrind --toggle-collect='*phase_small*' <this program> small` counts those of the proxy's thread
-//! alone. Clients and nodes live on threads of their own, whose allocations are not counted either.
+//! Instructions are counted by valgrind, where it is installed: each phase is a function of its own, in which alone it
+//! counts, and only what the proxy's thread does. Clients and nodes live on threads of their own, whose allocations are not
+//! counted either.
 
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
@@ -11,11 +11,12 @@ mod choice;
 mod traffic;
 
 use allocation_counter::{AllocationInfo, measure};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use llamero::Gateway;
 use llamero::config::{ContentHash, Settings};
 use std::io;
 use std::net::SocketAddr;
+use std::process::Command;
 use tokio::runtime::Runtime;
 use traffic::{Client, Node};
 
@@ -27,15 +28,55 @@ const CHOICES: usize = 1000;
 /// A chat of about 100 KB.
 const BIG_BODY: usize = 100_000;
 
-/// Most allocations per small request.
-const MOST_PER_REQUEST: f64 = 28.0;
-/// Most allocations per relayed chunk: both are of hyper's read buffer.
-const MOST_PER_CHUNK: f64 = 2.2;
+/// One kind of work, and what one piece of it may cost.
+struct Phase {
+    name: &'static str,
+    unit: &'static str,
+    count: usize,
+    most_allocations: f64,
+    most_instructions: f64,
+}
+
+/// The limits leave a tenth of room for other processors and libraries.
+const PHASES: [Phase; 4] = [
+    Phase {
+        name: "small",
+        unit: "small request",
+        count: REQUESTS,
+        most_allocations: 24.0,
+        most_instructions: 88_000.0,
+    },
+    Phase {
+        name: "chunk",
+        unit: "chunk",
+        count: CHUNKS,
+        // Both are of hyper's read buffer.
+        most_allocations: 2.2,
+        most_instructions: 16_500.0,
+    },
+    Phase {
+        name: "big",
+        unit: "request of 100 KB",
+        count: BIG_REQUESTS,
+        most_allocations: 35.0,
+        most_instructions: 1_200_000.0,
+    },
+    Phase {
+        name: "choice",
+        unit: "choice of 16",
+        count: CHOICES,
+        most_allocations: 2.2,
+        most_instructions: 60_000.0,
+    },
+];
 /// Most heap per open stream, in KiB.
 const MOST_PER_STREAM: f64 = 64.0;
+/// Told to a run that valgrind counts, which is to do one phase and say nothing.
+const COUNTED: &str = "--counted";
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    let is_counted = args.iter().any(|arg| arg == COUNTED);
     let wants = |name: &str| {
         let mut names = args.iter().filter(|arg| !arg.starts_with('-')).peekable();
         names.peek().is_none() || names.any(|arg| arg == name)
@@ -59,55 +100,65 @@ fn main() -> Result<()> {
 
     let mut over = Vec::new();
     let mut say = |what: &str, value: f64, most: f64| {
-        println!("{what:34}{value:>10.2}  (limit {most})");
+        println!("{what:44}{value:>12.2}  (limit {most})");
         if value > most {
             over.push(what.to_owned());
         }
     };
-    if wants("small") {
-        let info = phase_small(&runtime, address)?;
-        say(
-            "allocations per small request",
-            per(info.count_total, REQUESTS),
-            MOST_PER_REQUEST,
-        );
-        println!(
-            "{:34}{:>10.0}",
-            "bytes allocated per small request",
-            per(info.bytes_total, REQUESTS)
-        );
-    }
-    if wants("big") {
-        let info = phase_big(&runtime, address)?;
-        println!(
-            "{:34}{:>10.2}",
-            "allocations per 100 KB request",
-            per(info.count_total, BIG_REQUESTS)
-        );
-    }
-    if wants("chunk") {
-        let info = phase_chunk(&runtime, address)?;
-        say(
-            "allocations per chunk",
-            per(info.count_total, CHUNKS),
-            MOST_PER_CHUNK,
-        );
+    for phase in PHASES.iter().filter(|phase| wants(phase.name)) {
+        let info = match phase.name {
+            "small" => phase_small(&runtime, address)?,
+            "chunk" => phase_chunk(&runtime, address)?,
+            "big" => phase_big(&runtime, address)?,
+            _ => {
+                let fleet = choice::Fleet::new(16);
+                measure(|| phase_choice(&fleet))
+            }
+        };
+        if is_counted {
+            return Ok(());
+        }
+        let allocations = per(info.count_total, phase.count);
+        let what = format!("allocations per {}", phase.unit);
+        say(&what, allocations, phase.most_allocations);
+        if let Some(instructions) = instructions(phase)? {
+            let what = format!("instructions per {}", phase.unit);
+            say(&what, instructions, phase.most_instructions);
+        }
     }
     if wants("streams") {
         let held = held_by_streams(&runtime, address)?;
         say("KiB of heap per open stream", held, MOST_PER_STREAM);
     }
-    if wants("choice") {
-        let fleet = choice::Fleet::new(16);
-        let info = measure(|| phase_choice(&fleet));
-        println!(
-            "{:34}{:>10.2}",
-            "allocations per choice of 16",
-            per(info.count_total, CHOICES)
-        );
-    }
     ensure!(over.is_empty(), "above the limit: {}", over.join(", "));
     Ok(())
+}
+
+/// Instructions per piece of work; `None` without valgrind.
+fn instructions(phase: &Phase) -> Result<Option<f64>> {
+    let run = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(format!("--toggle-collect=*phase_{}*", phase.name))
+        .arg(std::env::current_exe()?)
+        .args([phase.name, COUNTED])
+        .output();
+    let said = match run {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            println!("valgrind is not installed: no instructions");
+            return Ok(None);
+        }
+        run => run?,
+    };
+    let said = String::from_utf8_lossy(&said.stderr);
+    let counted = said
+        .lines()
+        .find_map(|line| line.split_once("Collected : "));
+    let counted: f64 = counted
+        .with_context(|| said.to_string())?
+        .1
+        .trim()
+        .parse()?;
+    Ok(Some(counted / phase.count as f64))
 }
 
 fn per(total: impl TryInto<u32>, count: usize) -> f64 {

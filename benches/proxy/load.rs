@@ -1,5 +1,6 @@
-//! The clients: small requests as fast as they are answered, small requests at a fixed rate, and open streams.
+//! The clients: requests as fast as they are answered, small requests at a fixed rate, and open streams.
 
+use crate::nodes::{CHUNK_EVERY, EVERY};
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use http::Request;
@@ -23,6 +24,44 @@ const PACED_EVERY: Duration = Duration::from_millis(20);
 /// The longest that anything may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What is asked again and again.
+#[derive(Clone)]
+pub struct Question {
+    path: &'static str,
+    body: Bytes,
+}
+
+impl Question {
+    /// A short prompt.
+    pub fn small() -> Self {
+        Self {
+            path: "/api/generate",
+            body: Bytes::from_static(br#"{"model":"m","prompt":"Say hello.","stream":false}"#),
+        }
+    }
+
+    /// A chat with a history of so many bytes.
+    pub fn chat(bytes: usize) -> Self {
+        const TURNS: [&str; 2] = [
+            r#"{"role":"user","content":"And what of the \"occasional\" intervals?\nTell me about the wind."}"#,
+            r#"{"role":"assistant","content":"It was a dark and stormy night; the rain fell in torrents, except at occasional intervals, when it was checked by a violent gust of wind which swept up the streets, rattling along the house-tops, and fiercely agitating the scanty flame of the lamps that struggled against the darkness."}"#,
+        ];
+        let mut turns = String::new();
+        for turn in TURNS.iter().cycle() {
+            turns.push_str(turn);
+            if turns.len() >= bytes {
+                break;
+            }
+            turns.push(',');
+        }
+        let body = format!(r#"{{"model":"m","stream":false,"messages":[{turns}]}}"#);
+        Self {
+            path: "/v1/chat/completions",
+            body: body.into(),
+        }
+    }
+}
+
 /// One keep-alive connection.
 struct Client {
     sender: SendRequest<Full<Bytes>>,
@@ -41,10 +80,11 @@ impl Client {
         Ok(Self { sender, host })
     }
 
-    async fn post(&mut self, path: &str, body: &'static str) -> Result<Incoming> {
+    async fn post(&mut self, path: &str, body: Bytes, every: Duration) -> Result<Incoming> {
         let request = Request::post(path)
             .header(HOST, &self.host)
             .header(CONTENT_TYPE, "application/json")
+            .header(EVERY, every.as_millis().to_string())
             .body(Full::from(body))?;
         self.sender.ready().await?;
         let response = timeout(PATIENCE, self.sender.send_request(request)).await??;
@@ -52,18 +92,20 @@ impl Client {
         Ok(response.into_body())
     }
 
-    async fn small(&mut self) -> Result<()> {
-        let body = r#"{"model":"m","prompt":"Say hello.","stream":false}"#;
-        let answer = self.post("/api/generate", body).await?;
-        let answer = timeout(PATIENCE, answer.collect()).await??.to_bytes();
+    async fn ask(&mut self, question: &Question) -> Result<()> {
+        let answer = self.post(question.path, question.body.clone(), CHUNK_EVERY);
+        let answer = timeout(PATIENCE, answer.await?.collect())
+            .await??
+            .to_bytes();
         ensure!(answer.ends_with(b"}"), "an answer was cut");
         Ok(())
     }
 }
 
-/// Sends `requests` small ones over so many connections, on each one after the other.
+/// Asks `requests` times over so many connections, on each one after the other.
 pub async fn closed_loop(
     addresses: &[SocketAddr],
+    question: &Question,
     connections: usize,
     requests: u32,
 ) -> Result<()> {
@@ -71,14 +113,14 @@ pub async fn closed_loop(
     let mut tasks = JoinSet::new();
     for index in 0..connections {
         let mut client = Client::connect(addresses, index).await?;
-        let left = Arc::clone(&left);
+        let (left, question) = (Arc::clone(&left), question.clone());
         tasks.spawn(async move {
             let take = |left: u64| left.checked_sub(1);
             while left
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
                 .is_ok()
             {
-                client.small().await?;
+                client.ask(&question).await?;
             }
             anyhow::Ok(())
         });
@@ -95,10 +137,10 @@ pub async fn paced(addresses: &[SocketAddr], lasting: Duration) -> Result<Vec<Du
         tasks.spawn(async move {
             let phase = PACED_EVERY * index / PACED_CONNECTIONS;
             let mut ticks = interval_at(start + phase, PACED_EVERY);
-            let mut took = Vec::new();
+            let (mut took, question) = (Vec::new(), Question::small());
             while ticks.tick().await < start + lasting {
                 let sent = Instant::now();
-                client.small().await?;
+                client.ask(&question).await?;
                 took.push(sent.elapsed());
             }
             anyhow::Ok(took)
@@ -115,14 +157,15 @@ pub struct Streams {
 }
 
 impl Streams {
-    /// Opens so many, each on its own connection, and returns when every one has begun.
-    pub async fn open(addresses: &[SocketAddr], count: usize) -> Result<Self> {
+    /// Opens so many, each on its own connection and with a chunk so often, and returns when every one has begun.
+    pub async fn open(addresses: &[SocketAddr], count: usize, every: Duration) -> Result<Self> {
         let mut reading = JoinSet::new();
         let chunks = Arc::new(AtomicU64::new(0));
         for index in 0..count {
             let mut client = Client::connect(addresses, index).await?;
-            let body = r#"{"model":"m","messages":[{"role":"user","content":"Say a lot."}]}"#;
-            let mut stream = client.post("/api/chat", body).await?;
+            let body = br#"{"model":"m","messages":[{"role":"user","content":"Say a lot."}]}"#;
+            let body = Bytes::from_static(body);
+            let mut stream = client.post("/api/chat", body, every).await?;
             let chunks = Arc::clone(&chunks);
             reading.spawn(async move {
                 while let Some(frame) = timeout(PATIENCE, stream.frame()).await? {

@@ -1,29 +1,42 @@
 //! What it costs to go through llamero, beside nginx and haproxy, in the kernel's own accounting of each proxy's processes.
 //!
 //! `cargo bench --bench proxy` takes some minutes and prints medians of five rounds; `cargo bench --bench proxy -- --quick`
-//! takes seconds and proves only that the comparison runs. nginx and haproxy take part where they are installed. Nodes and
-//! clients live in this process, so what they burn is never counted as a proxy's.
+//! takes seconds and proves only that the comparison runs; `-- --growth` shows llamero's cost against the size of bodies, fleets
+//! and crowds of streams. nginx and haproxy take part where they are installed. Nodes and clients live in this process, so
+//! what they burn is never counted as a proxy's.
 
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
+mod growth;
 mod load;
 mod nodes;
 mod peers;
 
 use anyhow::{Context, Result};
-use nodes::Nodes;
+use load::Question;
+use nodes::{CHUNK_EVERY, Nodes};
 use peers::Peer;
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// Keep-alive connections of the closed loop.
 const CONNECTIONS: usize = 64;
-/// Streams open at one time.
+/// Streams open at one time, where the CPU for them is measured.
 const STREAMS: usize = 200;
+/// Bytes of a long chat.
+const CHAT_BYTES: usize = 100_000;
+/// Between two chunks, where memory is measured.
+const RARELY: Duration = Duration::from_secs(2);
+/// How long a process may take to give memory back.
+const GIVE_BACK: Duration = Duration::from_secs(30);
 
 /// How much is measured.
 struct Plan {
     rounds: usize,
     requests: u32,
+    chats: u32,
+    /// Streams open at one time, where the memory for them is measured.
+    crowd: usize,
     streaming: Duration,
     paced: Duration,
 }
@@ -31,6 +44,8 @@ struct Plan {
 const FULL: Plan = Plan {
     rounds: 5,
     requests: 20_000,
+    chats: 2_000,
+    crowd: 4_000,
     streaming: Duration::from_secs(4),
     paced: Duration::from_secs(3),
 };
@@ -38,6 +53,8 @@ const FULL: Plan = Plan {
 const QUICK: Plan = Plan {
     rounds: 1,
     requests: 2_000,
+    chats: 200,
+    crowd: 100,
     streaming: Duration::from_secs(1),
     paced: Duration::from_secs(1),
 };
@@ -46,8 +63,11 @@ const QUICK: Plan = Plan {
 #[derive(Default)]
 struct Readings {
     request_us: Vec<f64>,
+    chat_us: Vec<f64>,
     chunk_us: Vec<f64>,
     stream_kib: Vec<f64>,
+    /// Memory some time after all streams are over, as a factor of what it was before any.
+    kept: Vec<f64>,
     p50_us: Vec<f64>,
     p99_us: Vec<f64>,
 }
@@ -58,14 +78,22 @@ fn main() -> Result<()> {
     } else {
         FULL
     };
-    tokio::runtime::Runtime::new()?.block_on(run(&plan))
+    let runtime = tokio::runtime::Runtime::new()?;
+    if std::env::args().any(|arg| arg == "--growth") {
+        return runtime.block_on(growth::run());
+    }
+    runtime.block_on(run(&plan))
 }
 
 async fn run(plan: &Plan) -> Result<()> {
     let nodes = Nodes::start().await?;
     let dir = tempfile::tempdir()?;
     let mut peers = vec![Peer::direct(&nodes)];
-    peers.push(Peer::llamero(&nodes, dir.path()).await.context("llamero")?);
+    peers.push(
+        Peer::llamero(&nodes, 1, dir.path())
+            .await
+            .context("llamero")?,
+    );
     for (name, started) in [
         ("nginx", Peer::nginx(&nodes, dir.path()).await),
         ("haproxy", Peer::haproxy(&nodes, dir.path()).await),
@@ -91,33 +119,61 @@ async fn run(plan: &Plan) -> Result<()> {
 }
 
 async fn measure(peer: &Peer, plan: &Plan, into: &mut Readings) -> Result<()> {
-    load::closed_loop(&peer.addresses, 4, 100).await?;
-
-    let rss = peer.rss_kib()?;
-    let mut streams = load::Streams::open(&peer.addresses, STREAMS).await?;
-    let (cpu, chunks) = (peer.cpu()?, streams.chunks());
-    tokio::time::sleep(plan.streaming).await;
-    let (chunk_cpu, chunks) = (peer.cpu()?.saturating_sub(cpu), streams.chunks() - chunks);
-    into.chunk_us.push(micros(chunk_cpu) / chunks as f64);
+    let small = Question::small();
+    load::closed_loop(&peer.addresses, &small, 4, 100).await?;
     // Only a process that never had streams shows what they take: afterwards its allocator has the memory already.
     if into.stream_kib.is_empty() {
-        let grown = peer.rss_kib()?.saturating_sub(rss);
-        into.stream_kib.push(grown as f64 / STREAMS as f64);
+        let (each, kept) = memory(peer, plan.crowd).await?;
+        into.stream_kib.push(each);
+        into.kept.push(kept);
     }
-    streams.still_running()?;
-    drop(streams);
-
-    let cpu = peer.cpu()?;
-    load::closed_loop(&peer.addresses, CONNECTIONS, plan.requests).await?;
-    let request_cpu = peer.cpu()?.saturating_sub(cpu);
-    into.request_us
-        .push(micros(request_cpu) / f64::from(plan.requests));
+    into.chunk_us.push(chunks(peer, plan.streaming).await?);
+    let request_us = requests(peer, &small, plan.requests).await?;
+    into.request_us.push(request_us);
+    let chat = Question::chat(CHAT_BYTES);
+    let chat_us = requests(peer, &chat, plan.chats).await?;
+    into.chat_us.push(chat_us - request_us);
 
     let mut latencies = load::paced(&peer.addresses, plan.paced).await?;
     latencies.sort_unstable();
     into.p50_us.push(percentile(&latencies, 50));
     into.p99_us.push(percentile(&latencies, 99));
     Ok(())
+}
+
+/// CPU time per request, in microseconds.
+async fn requests(peer: &Peer, question: &Question, count: u32) -> Result<f64> {
+    let cpu = peer.cpu()?;
+    load::closed_loop(&peer.addresses, question, CONNECTIONS, count).await?;
+    Ok(micros(peer.cpu()?.saturating_sub(cpu)) / f64::from(count))
+}
+
+/// CPU time per relayed chunk, in microseconds.
+async fn chunks(peer: &Peer, lasting: Duration) -> Result<f64> {
+    let mut streams = load::Streams::open(&peer.addresses, STREAMS, CHUNK_EVERY).await?;
+    let (cpu, chunks) = (peer.cpu()?, streams.chunks());
+    sleep(lasting).await;
+    let (cpu, chunks) = (peer.cpu()?.saturating_sub(cpu), streams.chunks() - chunks);
+    streams.still_running()?;
+    Ok(micros(cpu) / chunks as f64)
+}
+
+/// KiB of memory per open stream, and what all of it is afterwards as a factor of what it was before: as soon as that is
+/// near one, else in the end.
+async fn memory(peer: &Peer, count: usize) -> Result<(f64, f64)> {
+    let before = peer.rss_kib()?;
+    let mut streams = load::Streams::open(&peer.addresses, count, RARELY).await?;
+    sleep(2 * RARELY).await;
+    let grown = peer.rss_kib()?.saturating_sub(before) as f64;
+    streams.still_running()?;
+    drop(streams);
+    let over = Instant::now();
+    let mut kept = f64::INFINITY;
+    while kept > 1.1 && over.elapsed() < GIVE_BACK {
+        sleep(RARELY).await;
+        kept = peer.rss_kib()? as f64 / before as f64;
+    }
+    Ok((grown / count as f64, kept))
 }
 
 fn print_table(peers: &[Peer], readings: &[Readings]) {
@@ -130,8 +186,10 @@ fn print_table(peers: &[Peer], readings: &[Readings]) {
     };
     let rows = [
         ("CPU us per small request", median_of(|r| &r.request_us)),
+        ("CPU us more for 100 KB of chat", median_of(|r| &r.chat_us)),
         ("CPU us per relayed chunk", median_of(|r| &r.chunk_us)),
         ("RSS KiB per open stream", median_of(|r| &r.stream_kib)),
+        ("RSS afterwards, times before", median_of(|r| &r.kept)),
         (
             "added latency p50 us",
             over_direct(median_of(|r| &r.p50_us)),
@@ -143,7 +201,7 @@ fn print_table(peers: &[Peer], readings: &[Readings]) {
     ];
 
     // The first peer is no proxy, the second is llamero, the others are what it is measured against.
-    print!("\n{:26}", "");
+    print!("\n{:32}", "");
     peers.iter().skip(1).for_each(|p| print!("{:>10}", p.name));
     peers
         .iter()
@@ -151,7 +209,7 @@ fn print_table(peers: &[Peer], readings: &[Readings]) {
         .for_each(|p| print!("{:>18}", format!("llamero/{}", p.name)));
     println!();
     for (label, values) in &rows {
-        print!("{label:26}");
+        print!("{label:32}");
         values.iter().skip(1).for_each(|v| print!("{v:>10.1}"));
         let own = values.get(1).copied().unwrap_or_default();
         for other in values.iter().skip(2) {

@@ -18,8 +18,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Interval, interval};
 
-/// Between two chunks of a stream.
-const CHUNK_EVERY: Duration = Duration::from_millis(20);
+/// The header that says how many milliseconds are between two chunks.
+pub const EVERY: &str = "x-every";
+/// Between two chunks of a stream, unless that says otherwise.
+pub const CHUNK_EVERY: Duration = Duration::from_millis(20);
 /// After so many chunks a stream ends: two minutes, longer than anything that is measured.
 const CHUNKS: u32 = 6_000;
 const CHUNK: &str = concat!(
@@ -83,12 +85,25 @@ type Answer = Either<Full<Bytes>, Ticks>;
 async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::Error> {
     let (head, body) = request.into_parts();
     body.collect().await?;
-    let text = match (head.method, head.uri.path()) {
+    // Below `/1`, `/2` and so on, so that one node stands for many.
+    let path = head.uri.path();
+    let path = path
+        .find("/api")
+        .or(path.find("/v1"))
+        .map_or("/", |at| path.get(at..).unwrap_or("/"));
+    let text = match (head.method, path) {
         (Method::GET | Method::HEAD, "/") => "Ollama is running",
         (Method::GET, "/api/version") => VERSION,
         (Method::GET, "/api/tags" | "/api/ps") => MODELS,
-        (Method::POST, "/api/generate") => ANSWER,
-        (Method::POST, "/api/chat") => return Ok(Response::new(Either::Right(Ticks::new()))),
+        (Method::POST, "/api/generate" | "/v1/chat/completions") => ANSWER,
+        (Method::POST, "/api/chat") => {
+            let every = head
+                .headers
+                .get(EVERY)
+                .and_then(|every| every.to_str().ok()?.parse().ok());
+            let every = every.map_or(CHUNK_EVERY, Duration::from_millis);
+            return Ok(Response::new(Either::Right(Ticks::new(every))));
+        }
         _ => {
             let mut response = Response::new(Either::Left(Full::default()));
             *response.status_mut() = StatusCode::NOT_FOUND;
@@ -98,16 +113,16 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::E
     Ok(Response::new(Either::Left(Full::from(text))))
 }
 
-/// A body of chunks, one each [`CHUNK_EVERY`], the first at once.
+/// A body of chunks, one each so often, the first at once.
 struct Ticks {
     interval: Interval,
     left: u32,
 }
 
 impl Ticks {
-    fn new() -> Self {
+    fn new(every: Duration) -> Self {
         Self {
-            interval: interval(CHUNK_EVERY),
+            interval: interval(every),
             left: CHUNKS,
         }
     }

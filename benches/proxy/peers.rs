@@ -1,6 +1,6 @@
 //! What is compared: the nodes themselves, and each proxy as a child process in front of them.
 
-use crate::load;
+use crate::load::{self, Question};
 use crate::nodes::Nodes;
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
@@ -33,8 +33,8 @@ impl Peer {
         }
     }
 
-    /// llamero with nothing but its backends set.
-    pub async fn llamero(nodes: &Nodes, dir: &Path) -> Result<Self> {
+    /// llamero with nothing but its backends set, of which each node is so many.
+    pub async fn llamero(nodes: &Nodes, each: usize, dir: &Path) -> Result<Self> {
         let address = free_address()?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_llamero"));
         command
@@ -43,7 +43,17 @@ impl Peer {
             .args(["--listen", &address.to_string()])
             .args(["--admin", &free_address()?.to_string()]);
         for (index, node) in nodes.addresses.iter().enumerate() {
-            command.args(["--backend", &format!("node{index}={node}")]);
+            for part in 0..each {
+                let path = if each == 1 {
+                    String::new()
+                } else {
+                    format!("/{part}")
+                };
+                command.args([
+                    "--backend",
+                    &format!("node{index}-{part}=http://{node}{path}"),
+                ]);
+            }
         }
         let started = Self::start("llamero", address, command, dir).await?;
         started.context("the program was not built")
@@ -57,11 +67,11 @@ impl Peer {
             writeln!(servers, "server {node};")?;
         }
         let config = format!(
-            "daemon off; worker_processes 2; pid nginx.pid; error_log nginx.error;
-            events {{ worker_connections 4096; }}
+            "daemon off; worker_processes 2; worker_rlimit_nofile 65536; pid nginx.pid; error_log nginx.error;
+            events {{ worker_connections 20000; ; }}
             http {{
                 access_log nginx.access;
-                client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
+                client_max_body_size 64m; client_body_buffer_size 2m; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
                 keepalive_requests 1000000;
                 upstream nodes {{ {servers} keepalive 64; keepalive_requests 1000000; }}
                 server {{
@@ -87,7 +97,7 @@ impl Peer {
     pub async fn haproxy(nodes: &Nodes, dir: &Path) -> Result<Option<Self>> {
         let address = free_address()?;
         let mut config = format!(
-            "global\n nbthread 2\n maxconn 4096\n log stdout format raw local0\n\
+            "global\n nbthread 2\n maxconn 20000\n log stdout format raw local0\n\
              defaults\n mode http\n log global\n option httplog\n option http-no-delay\n http-reuse always\n\
              \x20timeout connect 2s\n timeout client 300s\n timeout server 300s\n\
              frontend clients\n bind {address}\n default_backend nodes\n\
@@ -123,7 +133,7 @@ impl Peer {
             child: Some(child),
         };
         let deadline = Instant::now() + START;
-        while let Err(error) = load::closed_loop(&peer.addresses, 1, 1).await {
+        while let Err(error) = load::closed_loop(&peer.addresses, &Question::small(), 1, 1).await {
             let ended = peer.child.as_mut().map(Child::try_wait).transpose()?;
             if ended.flatten().is_some() || Instant::now() > deadline {
                 bail!("{error:#}\n{}", fs::read_to_string(&path)?);

@@ -70,16 +70,14 @@ impl Strategy for Adaptive {
             .into_iter()
             .filter_map(|at| {
                 let backend = candidates.get(at)?;
-                let outlook = backend.outlook(candidates.job);
-                let score = score(&candidates.job.work, &outlook, miss_cost).total();
-                Some(Looked {
+                Some(backend.look(candidates.job, |outlook| Looked {
                     at,
-                    score,
-                    load: load(backend.in_flight(), backend.weight(), &outlook),
+                    score: score(&candidates.job.work, outlook, miss_cost).total(),
+                    load: load(backend.in_flight(), backend.weight(), outlook),
                     cached: outlook.cached,
                     fit: outlook.fit,
                     idle: outlook.idle,
-                })
+                }))
             })
             .collect();
         let Some(chosen) = self.choose(&looked) else {
@@ -115,14 +113,23 @@ impl Adaptive {
             return Some(stale);
         }
         if best > CLEARLY * idlest.score {
-            let mut equals = looked.iter().filter(|it| order(it, &idlest).is_eq());
-            let count = equals.clone().count();
-            return equals.nth(self.0.below(count));
+            return self.any_of(
+                looked
+                    .iter()
+                    .filter(|it| it.load <= idlest.load && it.score <= EQUAL_FACTOR * idlest.score),
+            );
         }
-        let mut good: SmallVec<[&Looked; 16]> = looked
-            .iter()
-            .filter(|it| it.score <= EQUAL_FACTOR * best + EQUAL_SECONDS)
-            .collect();
+        self.any_of(
+            looked
+                .iter()
+                .filter(|it| it.score <= EQUAL_FACTOR * best + EQUAL_SECONDS),
+        )
+    }
+
+    /// Of backends that are as good, the one that has the most of the prompt computed and the least to do; chance decides
+    /// among the rest, since a difference too small to mean anything would decide the same every time.
+    fn any_of<'a>(&self, good: impl Iterator<Item = &'a Looked>) -> Option<&'a Looked> {
+        let mut good: SmallVec<[&Looked; 16]> = good.collect();
         let most = good.iter().map(|it| it.cached).fold(0.0, f64::max);
         good.retain(|it| it.cached > most - MORE_CACHED);
         let least = good.iter().map(|it| it.load).fold(f64::INFINITY, f64::min);

@@ -46,7 +46,7 @@ enum Command {
     /// Read the configuration and say what it means, or all that is wrong with it
     Check(check::CheckArgs),
     /// Measure a running proxy or node, or compare strategies
-    Bench(bench::BenchArgs),
+    Bench(Box<bench::BenchArgs>),
 }
 
 impl Cli {
@@ -72,7 +72,7 @@ impl Cli {
                 Command::Serve(args) => serve::run(args).await,
                 Command::Demo(args) => demo::run(args).await,
                 Command::Mock(args) => mock::run(args).await.map(|()| ExitCode::SUCCESS),
-                Command::Bench(args) => bench::run(args).await,
+                Command::Bench(args) => bench::run(*args).await,
                 Command::Check(args) => Ok(check::run(args)),
             }
         })

@@ -5,18 +5,21 @@ use super::members::{self, Members};
 use super::outcome::{self, Outcome, Rule, ask, combine, gather};
 use crate::access::{Access, Ended};
 use crate::call::Call;
+use crate::config::Timeouts;
 use crate::error::Error;
 use crate::feed::{Feeder, feed};
-use crate::pool::Lease;
+use crate::health::Signal;
+use crate::pool::{Backend, Lease};
 use crate::state::State;
 use crate::upstream::{self, Failure};
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 /// Answers whether all members have a blob, or gives it to all of them.
 ///
@@ -24,19 +27,19 @@ use tokio::time::Instant;
 /// When some failed, naming them, when the upload broke off, or when nobody is up.
 pub async fn blob(state: &State, call: &mut Call, access: &mut Access) -> Result<Answer, Error> {
     let (sets, now) = (&state.create_sets, Instant::now());
-    let members = sets.get_or_fix(access.client, &state.pool, now, || members::up(state))?;
+    let members = sets.get_or_fix(access.client.ip, &state.pool, now, || members::up(state))?;
     members::note(access, &members);
     let connect = state.settings.timeouts.connect;
     let outcomes = if call.is_head() {
         gather(call, &members, connect, None).await
     } else {
-        tee(call, &members, connect, access).await?
+        tee(call, &members, &state.settings.timeouts, access).await?
     };
     if outcomes.iter().all(Outcome::is_success) {
         // An upload may have taken longer than an idle set is kept.
-        sets.fix(access.client, &members, Instant::now());
+        sets.fix(access.client.ip, &members, Instant::now());
     } else if !call.is_head() {
-        sets.forget(access.client);
+        sets.forget(access.client.ip);
     }
     let answer = if call.is_head() {
         all_or_none(&members, outcomes)
@@ -67,13 +70,15 @@ fn created_first(members: &Members, mut outcomes: Vec<Outcome>) -> Result<Answer
 /// Gives an upload to all members at once.
 ///
 /// A member that answers before the end drops out: it has the blob, or does not want it. One that is lost is asked
-/// afterwards whether it has it, since a node that has it closes without reading, which may look like a loss.
+/// afterwards whether it has it, since a node that has it closes without reading, which may look like a loss. One that has
+/// all of it and says nothing is given up when a call without thought would be.
 async fn tee(
     call: &mut Call,
     members: &Members,
-    connect: Duration,
+    timeouts: &Timeouts,
     access: &mut Access,
 ) -> Result<Vec<Outcome>, Error> {
+    let (connect, control) = (timeouts.connect, timeouts.control);
     let Some(mut upload) = call.take_upload() else {
         return Err(Error::BodyBroken);
     };
@@ -87,7 +92,8 @@ async fn tee(
         sending.spawn(async move { (at, send(call, lease, connect).await) });
     }
     let mut outcomes: Vec<_> = members.iter().map(|_| None).collect();
-    let mut ended = false;
+    let (mut ended, mut is_late) = (false, false);
+    let mut late = pin!(sleep(Duration::MAX));
     loop {
         tokio::select! {
             frame = upload.frame(), if !ended => if let Some(frame) = frame {
@@ -97,6 +103,7 @@ async fn tee(
                 feeders = pass(feeders, chunk).await;
             } else {
                 ended = true;
+                late.as_mut().reset(Instant::now() + control);
                 for feeder in feeders.drain(..) {
                     feeder.end().await;
                 }
@@ -110,12 +117,23 @@ async fn tee(
                 Some(Err(_)) => {}
                 None => break,
             },
+            () = &mut late, if ended => {
+                is_late = true;
+                break;
+            }
         }
     }
-    let lost = || Outcome::Lost("was given up".to_owned());
-    Ok(outcomes
-        .into_iter()
-        .map(|outcome| outcome.unwrap_or_else(lost))
+    let missing = |backend: &Backend| {
+        if !is_late {
+            return Outcome::Lost("was given up".to_owned());
+        }
+        let late = Outcome::Late(control);
+        backend.observe(Signal::Failed(late.reason()), Instant::now());
+        late
+    };
+    let told = outcomes.into_iter().zip(members);
+    Ok(told
+        .map(|(outcome, backend)| outcome.unwrap_or_else(|| missing(backend)))
         .collect())
 }
 
@@ -143,7 +161,7 @@ async fn send(mut call: Call, lease: Lease, connect: Duration) -> Outcome {
         match ask(question, backend.lease(Instant::now()), connect).await {
             there if there.is_success() => return Outcome::Answered(Response::default()),
             Outcome::Answered(_) => {}
-            Outcome::Lost(_) => blamed = true,
+            Outcome::Lost(_) | Outcome::Late(_) => blamed = true,
         }
     }
     if !blamed {
@@ -151,6 +169,6 @@ async fn send(mut call: Call, lease: Lease, connect: Duration) -> Outcome {
     }
     match sent {
         Ok((response, link)) => outcome::read(&call, response, link, lease).await,
-        Err(failure) => Outcome::Lost(outcome::explain(&failure)),
+        Err(failure) => Outcome::of(&failure),
     }
 }

@@ -29,7 +29,7 @@ pub(super) enum News {
     At(Station),
     /// It has done its part.
     Done,
-    /// It refused before it began.
+    /// It refused before it began, or gave no answer at all.
     Refused(Outcome),
     /// It said itself that it has failed.
     Failed(String),
@@ -47,15 +47,13 @@ pub(super) async fn follow(
     news: Sender<(usize, News)>,
 ) {
     let exchange = outcome::exchange(&mut call, &lease, connect);
-    let begun = timeout(PROGRESS_IDLE, exchange)
-        .await
-        .unwrap_or_else(|_| Err(SILENT.to_owned()));
-    let last = match begun {
-        Err(reason) => News::Lost(reason),
-        Ok((response, link)) if !response.status().is_success() => {
+    let last = match timeout(PROGRESS_IDLE, exchange).await {
+        Err(_) => News::Lost(SILENT.to_owned()),
+        Ok(Err(outcome)) => News::Refused(outcome),
+        Ok(Ok((response, link))) if !response.status().is_success() => {
             News::Refused(outcome::read(&call, response, link, lease).await)
         }
-        Ok((response, link)) => {
+        Ok(Ok((response, link))) => {
             let told = Told {
                 number,
                 news: &news,

@@ -37,14 +37,14 @@ pub async fn create(
 ) -> Result<Answer, Error> {
     let sets = &state.create_sets;
     let fixed = if ask::needs_blobs(call.body()) {
-        sets.get(access.client, &state.pool, Instant::now())
+        sets.get(access.client.ip, &state.pool, Instant::now())
     } else {
         None
     };
     let members = match fixed {
         Some(members) => {
             // Whatever comes of it, the next model is made by those that are up then.
-            sets.forget(access.client);
+            sets.forget(access.client.ip);
             members
         }
         None => members::up(state)?,

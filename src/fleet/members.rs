@@ -54,7 +54,7 @@ pub(super) fn up(state: &State) -> Result<Members, Error> {
             .cloned()
             .collect()
     };
-    let mut up = admitted(Admit::Healthy);
+    let mut up = admitted(Admit::Recovering);
     if up.is_empty() {
         up = admitted(Admit::Ejected);
     }

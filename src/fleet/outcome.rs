@@ -3,6 +3,7 @@
 use super::members::{Members, doubt, is_down};
 use super::{Answer, Current};
 use crate::call::Call;
+use crate::config::duration_text;
 use crate::error::Error;
 use crate::header;
 use crate::link::Link;
@@ -37,9 +38,21 @@ pub(super) enum Outcome {
     Answered(Response<Bytes>),
     /// Without one, and why.
     Lost(String),
+    /// It did not answer in the time that there is for an answer.
+    Late(Duration),
 }
 
 impl Outcome {
+    /// That of a backend that gave no answer, to follow its name.
+    pub(super) fn of(failure: &Failure) -> Self {
+        match failure {
+            Failure::Connect(reason) => Self::Lost(format!("cannot be reached: {reason}")),
+            Failure::Lost(reason) => Self::Lost(format!("broke off: {reason}")),
+            Failure::Late(limit) => Self::Late(*limit),
+            Failure::Client | Failure::Exhausted(_) => Self::Lost(failure.to_string()),
+        }
+    }
+
     pub(super) fn is_success(&self) -> bool {
         matches!(self, Self::Answered(answer) if answer.status().is_success())
     }
@@ -56,7 +69,7 @@ impl Outcome {
     pub(super) fn into_answer(self) -> Option<Answer> {
         match self {
             Self::Answered(answer) => Some(answer.map(Source::Own)),
-            Self::Lost(_) => None,
+            Self::Lost(_) | Self::Late(_) => None,
         }
     }
 
@@ -64,6 +77,7 @@ impl Outcome {
     pub(super) fn reason(&self) -> String {
         match self {
             Self::Lost(reason) => reason.clone(),
+            Self::Late(limit) => format!("did not answer within {}", duration_text(*limit)),
             Self::Answered(answer) => {
                 let status = answer.status().as_u16();
                 match error_text(answer.body()) {
@@ -85,30 +99,21 @@ pub(super) async fn exchange(
     call: &mut Call,
     lease: &Lease,
     connect: Duration,
-) -> Result<(Response<Incoming>, Link), String> {
+) -> Result<(Response<Incoming>, Link), Outcome> {
     let backend = lease.backend();
     if is_down(backend) {
-        return Err(backend.complaint());
+        return Err(Outcome::Lost(backend.complaint()));
     }
     upstream::exchange(call, lease, connect)
         .await
-        .map_err(|failure| explain(&failure))
-}
-
-/// What became of a backend that gave no answer, to follow its name.
-pub(super) fn explain(failure: &Failure) -> String {
-    match failure {
-        Failure::Connect(reason) => format!("cannot be reached: {reason}"),
-        Failure::Lost(reason) => format!("broke off: {reason}"),
-        Failure::Client | Failure::Exhausted(_) => failure.to_string(),
-    }
+        .map_err(|failure| Outcome::of(&failure))
 }
 
 /// Sends a request to one backend and reads its answer whole.
 pub(super) async fn ask(mut call: Call, lease: Lease, connect: Duration) -> Outcome {
     match exchange(&mut call, &lease, connect).await {
         Ok((response, link)) => read(&call, response, link, lease).await,
-        Err(reason) => Outcome::Lost(reason),
+        Err(outcome) => outcome,
     }
 }
 
@@ -121,10 +126,19 @@ pub(super) async fn read(
 ) -> Outcome {
     let (mut parts, mut body) = response.into_parts();
     header::for_client(&mut parts.headers, call.is_head());
-    match upstream::read_up_to(&mut body, &mut link, ANSWER_BYTES, Duration::MAX).await {
+    let limit = call.limit();
+    let left = limit.map_or(Duration::MAX, |limit| {
+        limit.end.saturating_duration_since(Instant::now())
+    });
+    match upstream::read_up_to(&mut body, &mut link, ANSWER_BYTES, left).await {
         Ok((whole, true)) => {
             lease.backend().links().put(link, Instant::now());
             Outcome::Answered(Response::from_parts(parts, whole))
+        }
+        Ok((part, false)) if part.len() <= ANSWER_BYTES => {
+            let late = Outcome::Late(limit.map_or(left, |limit| limit.time));
+            lease.failed(late.reason(), Instant::now());
+            late
         }
         Ok((_, false)) => Outcome::Lost(format!("answered more than {ANSWER_BYTES} bytes")),
         Err(error) => {
@@ -228,10 +242,18 @@ pub(super) fn combine(
     } else {
         &failed
     };
+    let late = match outcomes.first() {
+        Some(Outcome::Late(limit)) => Some(*limit),
+        _ => None,
+    };
+    let all_late = outcomes.iter().all(|one| matches!(one, Outcome::Late(_)));
     let mut answers = outcomes.into_iter().filter(wanted);
     answers
         .find_map(Outcome::into_answer)
-        .ok_or(Error::Partial(text))
+        .ok_or(match late.filter(|_| all_late) {
+            Some(limit) => Error::ControlLate(limit),
+            None => Error::Partial(text),
+        })
 }
 
 /// Who failed, and why.

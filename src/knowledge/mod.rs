@@ -7,6 +7,7 @@
 mod flight;
 mod job;
 mod medians;
+mod memo;
 mod memory;
 mod model;
 mod models;

@@ -3,6 +3,7 @@
 use super::flight::{Flight, Progress};
 use super::job::Job;
 use super::medians::{Measured, Medians, Typical};
+use super::memo::{Memo, Question};
 use super::memory::{Loading, Memory, Resident, Sighting};
 use super::model::Model;
 use super::outlook::{Fit, Outlook, Peer};
@@ -12,6 +13,10 @@ use crate::wire::Counters;
 use arc_swap::ArcSwapOption;
 use smallvec::SmallVec;
 use std::collections::HashMap;
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How much two models at work on one node slow each other: with one other, each takes this much longer.
@@ -43,6 +48,8 @@ const SLOTS_LIMIT: usize = 64;
 pub struct Node {
     inner: Mutex<Inner>,
     sighting: ArcSwapOption<Sighting>,
+    /// There is a sighting that was not taken in. Asked for each choice, which the sighting itself would cost more.
+    is_sighted: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -64,6 +71,8 @@ struct Inner {
     active_at: f64,
     /// The most answers at a time that any runner was seen to write.
     slots: usize,
+    /// `None` once anything has changed.
+    memo: Option<Box<Memo>>,
 }
 
 /// What is known of a node, for people.
@@ -98,6 +107,7 @@ impl Default for Inner {
             active_area: 0.0,
             active_at: 0.0,
             slots: 1,
+            memo: None,
         }
     }
 }
@@ -106,14 +116,21 @@ impl Node {
     /// Notes what the node says it has in memory.
     pub fn sighted(&self, sighting: Sighting) {
         self.sighting.store(Some(Arc::new(sighting)));
+        self.is_sighted.store(true, Release);
     }
 
     /// How the node stands for a request. `configured` is the operator's word on its slots.
-    pub fn outlook(&self, job: &Job<'_>, configured: Option<usize>, typical: &Typical) -> Outlook {
+    pub fn look<R>(
+        &self,
+        job: &Job<'_>,
+        configured: Option<usize>,
+        typical: &Typical,
+        look: impl FnOnce(&Outlook) -> R,
+    ) -> R {
         let mut inner = self.up_to_date();
         match &job.model {
-            Some(model) => inner.outlook(job, model, configured, typical),
-            None => Outlook::default(),
+            Some(model) => look(inner.outlook(job, model, configured, typical)),
+            None => look(&Outlook::default()),
         }
     }
 
@@ -158,34 +175,36 @@ impl Node {
         typical: &Typical,
     ) -> Option<(u64, Arc<Progress>)> {
         let model = job.model.as_ref()?;
-        Some(self.up_to_date().begin(job, model, configured, typical))
+        let mut inner = self.up_to_date();
+        inner.memo = None;
+        Some(inner.begin(job, model, configured, typical))
     }
 
     /// The first byte of a request's answer came.
     pub fn first_byte(&self, id: u64, now: f64) {
-        self.lock().first_byte(id, now);
+        self.change().first_byte(id, now);
     }
 
     /// A request is over and its answer whole.
     pub fn finished(&self, id: u64, counters: &Counters, medians: &Medians, now: f64) {
-        self.lock().finished(id, counters, medians, now);
+        self.change().finished(id, counters, medians, now);
     }
 
     /// A request is over without a whole answer.
     pub fn left(&self, id: u64, now: f64) {
-        self.lock().left(id, now);
+        self.change().left(id, now);
     }
 
     /// The node failed a request.
     pub fn failed(&self, now: f64) {
-        let mut inner = self.lock();
+        let mut inner = self.change();
         inner.failures = inner.failures_at(now) + 1.0;
         inner.failed_at = now;
     }
 
     /// The node was away: whatever it had in memory is gone.
     pub fn restarted(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.change();
         inner.memory.residents.retain(|resident| resident.users > 0);
         for resident in &mut inner.memory.residents {
             resident.shadow.clear();
@@ -218,13 +237,23 @@ impl Node {
 
     fn up_to_date(&self) -> MutexGuard<'_, Inner> {
         let mut inner = self.lock();
-        if let Some(sighting) = &*self.sighting.load()
+        if self.is_sighted.load(Relaxed)
+            && self.is_sighted.swap(false, Acquire)
+            && let Some(sighting) = &*self.sighting.load()
             && sighting.asked > inner.sighted
         {
             let slots = inner.slots;
             inner.memory.reconcile(sighting, slots);
             inner.sighted = sighting.asked;
+            inner.memo = None;
         }
+        inner
+    }
+
+    /// Locks it for what changes how the node stands.
+    fn change(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.lock();
+        inner.memo = None;
         inner
     }
 
@@ -235,6 +264,38 @@ impl Node {
 
 impl Inner {
     fn outlook(
+        &mut self,
+        job: &Job<'_>,
+        model: &Model,
+        configured: Option<usize>,
+        typical: &Typical,
+    ) -> &Outlook {
+        let question = Question {
+            model: model.id(),
+            runner: job.demand.runner,
+            is_embedding: job.demand.is_embedding,
+            configured,
+        };
+        let is_known = |memo: &Memo| memo.answers(&question, job.now);
+        let mut memo = match self.memo.take() {
+            Some(memo) if is_known(&memo) => memo,
+            _ => {
+                let mut outlook = self.reckon(job, model, configured, typical);
+                outlook.wait = Some(outlook.wait());
+                Box::new(Memo::new(question, outlook, job.now))
+            }
+        };
+        memo.outlook.cached = match self.memory.get_mut(model.id()) {
+            Some(resident) if memo.outlook.fit == Fit::Hot && !job.demand.is_embedding => {
+                resident.shadow.cached(prompt_of(job)) * job.reuse
+            }
+            _ => 0.0,
+        };
+        &self.memo.insert(memo).outlook
+    }
+
+    /// How the node stands, but for what of the request's prompt is computed already.
+    fn reckon(
         &mut self,
         job: &Job<'_>,
         model: &Model,
@@ -274,12 +335,6 @@ impl Inner {
             Some(_) => Fit::Hot,
         };
         let (load, eviction) = self.load(fit, place, model, &speed, now);
-        let cached = match resident {
-            Some(resident) if fit == Fit::Hot && !job.demand.is_embedding => {
-                resident.shadow.cached(prompt_of(job)) * job.reuse
-            }
-            _ => 0.0,
-        };
         Outlook {
             prefill,
             decode,
@@ -295,9 +350,10 @@ impl Inner {
                 |at| self.slots_of(at, job.demand.is_embedding, configured),
             ),
             peers,
+            wait: None,
             others,
             others_prefill,
-            cached,
+            cached: 0.0,
             load,
             fit,
             eviction,

@@ -1,5 +1,6 @@
 //! What one node would mean for one request: the input of a prediction, from what was learnt or from the truth.
 
+use super::node::SHARING;
 use smallvec::SmallVec;
 
 /// A request, measured.
@@ -35,6 +36,8 @@ pub struct Outlook {
     pub slots: usize,
     /// Who is in the same runner, in order of arrival.
     pub peers: SmallVec<[Peer; 8]>,
+    /// The outcome of [`wait`](Self::wait), where it was reckoned before.
+    pub wait: Option<f64>,
     /// Other models that are at work on the node.
     pub others: usize,
     /// Seconds of work on prompts of those models.
@@ -70,6 +73,55 @@ pub enum Fit {
     Cold,
 }
 
+impl Outlook {
+    /// By how much each further model at work slows the others.
+    fn share(&self) -> f64 {
+        1.0 + SHARING * self.others as f64
+    }
+
+    /// Prompt tokens per second for this request.
+    pub fn prefill_rate(&self) -> f64 {
+        self.prefill / self.share()
+    }
+
+    /// Answers that are written together, with this request's.
+    pub fn together(&self) -> usize {
+        (self.peers.len() + 1).min(self.slots)
+    }
+
+    /// Answer tokens per second for this request.
+    pub fn decode_rate(&self) -> f64 {
+        self.decode / self.share() / (1.0 + self.slope * (self.together() - 1) as f64)
+    }
+
+    /// Seconds until a slot is free, those in the runner served in order of arrival, and until prompts that came before are
+    /// done, which keep the whole node busy.
+    pub fn wait(&self) -> f64 {
+        if let Some(wait) = self.wait {
+            return wait;
+        }
+        let (per_prompt_token, per_token) =
+            (self.prefill_rate().recip(), self.decode_rate().recip());
+        let prompts: f64 = self.peers.iter().map(|peer| peer.prefill).sum();
+        let busy = prompts * per_prompt_token + self.others_prefill;
+        if self.peers.len() < self.slots {
+            return busy;
+        }
+        let peers = self.peers.iter();
+        let mut takes = peers.map(|it| it.prefill * per_prompt_token + it.output * per_token);
+        let mut free_at: SmallVec<[f64; 16]> = takes.by_ref().take(self.slots).collect();
+        for more in takes {
+            if let Some(first) = free_at
+                .iter_mut()
+                .reduce(|a, b| if *b < *a { b } else { a })
+            {
+                *first += more;
+            }
+        }
+        free_at.into_iter().fold(f64::INFINITY, f64::min).max(busy)
+    }
+}
+
 impl Default for Outlook {
     /// An idle node of middling speed that has the model in memory.
     fn default() -> Self {
@@ -79,6 +131,7 @@ impl Default for Outlook {
             slope: 0.2,
             slots: 1,
             peers: SmallVec::new(),
+            wait: None,
             others: 0,
             others_prefill: 0.0,
             cached: 0.0,

@@ -3,13 +3,15 @@
 use super::duration::Keep;
 use super::exchange::Shared;
 use super::library::Entry;
+use super::pace::Stint;
 use super::refusal::Refusal;
 use super::runner::Lease;
 use super::text::Words;
 use http::StatusCode;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Bytes of prompt per token.
@@ -18,8 +20,6 @@ const BYTES_PER_TOKEN: usize = 4;
 const THOUGHTS: usize = 4;
 /// Tokens in the longest answer.
 const LONGEST: usize = 1 << 20;
-/// How much each further answer in a model slows all of them: with three, each runs at 1 / (1 + 2 * 0.15) of the speed.
-const CROWDING: f64 = 0.15;
 
 /// How long an answer gets.
 #[derive(Debug, Clone, Copy)]
@@ -76,16 +76,14 @@ pub(super) struct Totals {
 /// An answer in the making. It holds its slot until it is dropped.
 #[derive(Debug)]
 pub(super) struct Generation {
+    stint: Stint,
     _slot: OwnedSemaphorePermit,
-    lease: Lease,
+    _lease: Lease,
     words: Words,
     thoughts: usize,
     tool: Option<String>,
     left: usize,
     cut_off: bool,
-    /// Time for a token of an answer that is alone.
-    step: Duration,
-    due: Instant,
     began: Instant,
     load: Duration,
     prompt_tokens: usize,
@@ -104,7 +102,8 @@ impl Generation {
         let slot = lease.slot().await?;
         let reading = Instant::now();
         let prompt_tokens = tokens(&ask.prompt);
-        sleep(profile.time_for(prompt_tokens as f64, profile.prefill_tokens_per_second)).await;
+        let mut stint = Stint::begin(Arc::clone(&lease.pace), prompt_tokens);
+        stint.first_token().await;
         let first = Instant::now();
         let seed = xxh3_64_with_seed(
             ask.prompt.as_bytes(),
@@ -117,8 +116,9 @@ impl Generation {
             Length::AtMost(tokens) => (natural.min(tokens), tokens < natural),
         };
         Ok(Self {
+            stint,
             _slot: slot,
-            lease,
+            _lease: lease,
             words: Words::new(seed),
             thoughts: if ask.think { THOUGHTS } else { 0 },
             left: if ask.tool.is_some() {
@@ -128,8 +128,6 @@ impl Generation {
             },
             cut_off: cut_off && ask.tool.is_none(),
             tool: ask.tool,
-            step: profile.time_for(1.0, profile.decode_tokens_per_second),
-            due: first,
             began,
             load,
             prompt_tokens,
@@ -145,9 +143,7 @@ impl Generation {
             return None;
         }
         if self.emitted > 0 {
-            let crowd = (self.lease.busy() - 1) as f64;
-            self.due += self.step.mul_f64(1.0 + CROWDING * crowd);
-            sleep_until(self.due).await;
+            self.stint.next_token().await;
         }
         self.emitted += 1;
         if self.thoughts > 0 {

@@ -27,6 +27,7 @@ mod native;
 mod node;
 mod openai;
 mod openai_chunk;
+mod pace;
 mod profile;
 mod refusal;
 mod responses;

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 /// No simulated step takes longer than this.
-const LONGEST: Duration = Duration::from_secs(86_400);
+pub(super) const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// A model that a node has on its disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +48,13 @@ fn billions(name: &str) -> Option<u64> {
 pub struct Profile {
     /// What it has on disk, newest first.
     pub models: Vec<Model>,
-    /// How fast prompts are read. A token is four bytes of prompt.
+    /// How fast prompts are read, all together. A token is four bytes of prompt.
     pub prefill_tokens_per_second: f64,
     /// How fast one answer alone is written; several at once are each a little slower.
     pub decode_tokens_per_second: f64,
+    /// By how much of itself each further answer of a model slows all of them, at least 0: with three at 0.15, each is
+    /// written at 1 / (1 + 2 * 0.15) of the speed.
+    pub crowding: f64,
     /// Answers written at once per model, at least 1. Embedding models have one slot whatever this says.
     pub slots: usize,
     /// How fast models are loaded.
@@ -75,6 +78,7 @@ impl Default for Profile {
             models: vec![Model::named("llama3.2"), Model::named("nomic-embed-text")],
             prefill_tokens_per_second: 2000.0,
             decode_tokens_per_second: 60.0,
+            crowding: 0.15,
             slots: 1,
             load_bytes_per_second: 2e9,
             loaded_limit: 3,
@@ -110,6 +114,10 @@ impl Profile {
             if !(speed.is_finite() && speed > 0.0) {
                 return wrong(format!("{what} is {speed}, but has to be above 0"));
             }
+        }
+        if !(self.crowding.is_finite() && self.crowding >= 0.0) {
+            let crowding = self.crowding;
+            return wrong(format!("crowding is {crowding}, but has to be at least 0"));
         }
         for (what, number) in [("slots", self.slots), ("loaded_limit", self.loaded_limit)] {
             if number == 0 {

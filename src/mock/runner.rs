@@ -2,6 +2,7 @@
 
 use super::duration::Keep;
 use super::library::Entry;
+use super::pace::Pace;
 use super::profile::Profile;
 use super::refusal::{BUSY, Refusal};
 use http::StatusCode;
@@ -32,6 +33,7 @@ pub(super) struct Runners {
 pub(super) struct Loaded {
     pub(super) entry: Entry,
     slots: Arc<Semaphore>,
+    pace: Arc<Pace>,
     users: usize,
     used: Instant,
     keep: Keep,
@@ -101,15 +103,17 @@ impl Runners {
         } else {
             self.profile.slots
         };
-        let slots = Arc::new(Semaphore::new(slots));
-        self.current().push(Loaded {
+        let loaded = Loaded {
             entry: entry.clone(),
-            slots: Arc::clone(&slots),
+            slots: Arc::new(Semaphore::new(slots)),
+            pace: Arc::new(Pace::new(&self.profile)),
             users: 1,
             used: Instant::now(),
             keep: keep.unwrap_or(Keep::Until(KEEP_ALIVE)),
-        });
-        Ok(self.lease(entry, slots))
+        };
+        let lease = self.lease(&loaded);
+        self.current().push(loaded);
+        Ok(lease)
     }
 
     fn join_loaded(self: &Arc<Self>, entry: &Entry, keep: Option<Keep>) -> Option<Lease> {
@@ -120,14 +124,15 @@ impl Runners {
         loaded.users += 1;
         loaded.used = Instant::now();
         loaded.keep = keep.unwrap_or(loaded.keep);
-        Some(self.lease(entry, Arc::clone(&loaded.slots)))
+        Some(self.lease(loaded))
     }
 
-    fn lease(self: &Arc<Self>, entry: &Entry, slots: Arc<Semaphore>) -> Lease {
+    fn lease(self: &Arc<Self>, loaded: &Loaded) -> Lease {
         Lease {
             runners: Arc::clone(self),
-            digest: Arc::clone(&entry.digest),
-            slots,
+            digest: Arc::clone(&loaded.entry.digest),
+            slots: Arc::clone(&loaded.slots),
+            pace: Arc::clone(&loaded.pace),
         }
     }
 
@@ -173,14 +178,7 @@ pub(super) struct Lease {
     digest: Arc<str>,
     /// Fair: first come, first served.
     pub(super) slots: Arc<Semaphore>,
-}
-
-impl Lease {
-    /// Answers being worked on in the model right now.
-    pub(super) fn busy(&self) -> usize {
-        let slots = self.runners.profile.slots;
-        slots.saturating_sub(self.slots.available_permits()).max(1)
-    }
+    pub(super) pace: Arc<Pace>,
 }
 
 impl Drop for Lease {

@@ -1,16 +1,17 @@
 //! One Ollama node: what the operator said of it, and what is known of it now.
 
+use super::gate::{Change, Gate, Restraint};
 use super::{Inventory, Lease, Loaded, LoadedModel, Lore, Origin};
 use crate::clock;
 use crate::ewma::{Ewma, Reading, Tick};
-use crate::health::{self, Health, Signal, State};
+use crate::health::{self, Admit, Pass, Signal, State};
 use crate::knowledge::{Job, Model, Models, Node, Outlook, Report, Seen, Sighting};
 use crate::link::Links;
 use crate::wire::ModelKey;
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -45,20 +46,16 @@ struct Live {
     id: u64,
     epoch: Instant,
     in_flight: AtomicUsize,
-    /// Whether a request is out that tries an ejected backend.
-    on_trial: AtomicBool,
     released: AtomicU64,
     tags_asked: AskedAt,
     loaded_asked: AskedAt,
     requests: AtomicU64,
     failures: AtomicU64,
-    /// [`OPEN`], [`SHUT`], or the millisecond since `epoch` from which one request at a time may try. Written under the
-    /// lock of `health`, read by every choice.
-    gate: AtomicU64,
-    errors: AtomicU32,
-    /// The millisecond since `epoch` of the last failure. Means nothing while `errors` is 0.
+    gate: Gate,
+    /// Whether the last answer that says anything of the node was a good one.
+    does_well: AtomicBool,
+    /// The millisecond since `epoch` of the last failure. Means nothing while there are no errors in a row.
     failed_at: AtomicU64,
-    health: Mutex<Health>,
     ttfb: Ewma,
     inventory: ArcSwapOption<Inventory>,
     inventory_doubted: AtomicBool,
@@ -96,18 +93,6 @@ impl AskedAt {
 /// Loads of one backend that are kept alive at one time: names of models are the clients' to make up.
 const GUARDS_LIMIT: usize = 16;
 
-const OPEN: u64 = 0;
-const SHUT: u64 = u64::MAX;
-
-/// How much a filter lets through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admit {
-    /// Backends that are up, and those whose time to be tried again has come.
-    Healthy,
-    /// Ejected backends too: better a node that failed before than no answer.
-    Ejected,
-}
-
 impl Backend {
     /// A backend that nothing is known of.
     pub(crate) fn new(spec: Spec, policy: health::Policy, lore: Arc<Lore>, now: Instant) -> Self {
@@ -116,16 +101,14 @@ impl Backend {
             id: NEXT_ID.fetch_add(1, Relaxed),
             epoch: now,
             in_flight: AtomicUsize::new(0),
-            on_trial: AtomicBool::new(false),
             released: AtomicU64::new(0),
             tags_asked: AskedAt::default(),
             loaded_asked: AskedAt::default(),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            gate: AtomicU64::new(OPEN),
-            errors: AtomicU32::new(0),
+            gate: Gate::new(now),
+            does_well: AtomicBool::new(false),
             failed_at: AtomicU64::new(0),
-            health: Mutex::new(Health::new(now)),
             ttfb: Ewma::default(),
             inventory: ArcSwapOption::empty(),
             inventory_doubted: AtomicBool::new(false),
@@ -195,7 +178,7 @@ impl Backend {
 
     /// Failed answers in a row.
     pub fn errors(&self) -> u32 {
-        self.live.errors.load(Relaxed)
+        self.live.gate.errors()
     }
 
     /// How long ago the last failure came; means nothing while [`Backend::errors`] is 0.
@@ -211,23 +194,13 @@ impl Backend {
 
     /// Whether a request that comes now may choose this backend, its models aside.
     pub fn admits(&self, admit: Admit, now: Instant) -> bool {
-        if self.spec.drain {
-            return false;
-        }
-        match self.live.gate.load(Relaxed) {
-            OPEN => true,
-            SHUT => false,
-            from => {
-                let due = self.since_epoch(now).as_millis() >= u128::from(from);
-                admit == Admit::Ejected || (due && !self.live.on_trial.load(Relaxed))
-            }
-        }
+        !self.spec.drain && self.live.gate.admits(admit, now)
     }
 
     /// How it stands for a request.
-    pub fn outlook(&self, job: &Job<'_>) -> Outlook {
+    pub fn look<R>(&self, job: &Job<'_>, look: impl FnOnce(&Outlook) -> R) -> R {
         let typical = self.live.lore.medians.read();
-        self.live.node.outlook(job, self.spec.slots, &typical)
+        (self.live.node).look(job, self.spec.slots, &typical, look)
     }
 
     /// Whether it has no room for a request for a model but in its own line.
@@ -253,30 +226,48 @@ impl Backend {
         &self.live.lore
     }
 
-    /// Counts a request in, with all that it will do to the node, from this moment until the lease is dropped.
-    pub fn lease_for(self: &Arc<Self>, job: &Job<'_>, now: Instant) -> Lease {
+    /// Counts a request in, with all that it will do to the node, from this moment until the lease is dropped. `None` if
+    /// another request took the one place that it had.
+    pub fn lease_for(self: &Arc<Self>, job: &Job<'_>, admit: Admit, now: Instant) -> Option<Lease> {
+        let pass = self.live.gate.enter(admit, now)?;
+        let mut lease = self.begin(pass, now);
         let typical = self.live.lore.medians.read();
-        let mut lease = self.lease(now);
         lease.flight = self.live.node.begin(job, self.spec.slots, &typical);
-        lease
+        Some(lease)
     }
 
-    /// Counts a request in, from this moment until the lease is dropped.
+    /// Counts a request in that nobody chose this backend for, from this moment until the lease is dropped. It does not
+    /// try an ejected backend.
     pub fn lease(self: &Arc<Self>, now: Instant) -> Lease {
+        self.begin(self.live.gate.enter_aside(), now)
+    }
+
+    fn begin(self: &Arc<Self>, pass: Pass, now: Instant) -> Lease {
         self.live.in_flight.fetch_add(1, Relaxed);
         self.live.requests.fetch_add(1, Relaxed);
-        let is_trial =
-            self.live.gate.load(Relaxed) != OPEN && !self.live.on_trial.swap(true, Relaxed);
-        Lease::new(Arc::clone(self), is_trial, now)
+        Lease::new(Arc::clone(self), pass, now)
     }
 
-    pub(super) fn release(&self, is_trial: bool) {
-        if is_trial {
-            self.live.on_trial.store(false, Relaxed);
-        }
+    pub(super) fn release(&self, pass: Pass) {
+        self.live.gate.leave(pass);
         self.live.in_flight.fetch_sub(1, Relaxed);
         self.live.released.fetch_add(1, Relaxed);
         self.live.lore.bell.ring();
+    }
+
+    /// A whole answer came.
+    pub(super) fn finished(&self, pass: Pass, now: Instant) {
+        self.live.gate.finished(pass, &self.policy, now);
+    }
+
+    /// Whether the last answer that says anything of it was a good one, neither a failure nor that it has enough to do.
+    pub fn does_well(&self) -> bool {
+        self.live.does_well.load(Relaxed)
+    }
+
+    /// It has enough to do.
+    pub(super) fn turned_away(&self) {
+        self.live.does_well.store(false, Relaxed);
     }
 
     /// Takes in the time to the first byte of a success.
@@ -286,7 +277,19 @@ impl Backend {
 
     /// Takes in a signal of health; logs and returns the new state if it changed.
     pub fn observe(&self, signal: Signal, now: Instant) -> Option<State> {
-        if matches!(signal, Signal::Failed(_) | Signal::ConnectFailed(_)) {
+        self.hear(signal, None, now)
+    }
+
+    /// The same of a request.
+    pub(super) fn hear(&self, signal: Signal, pass: Option<Pass>, now: Instant) -> Option<State> {
+        if signal == Signal::Answered {
+            self.live.does_well.store(true, Relaxed);
+        }
+        if matches!(
+            signal,
+            Signal::Failed(_) | Signal::Broke(_) | Signal::ConnectFailed(_)
+        ) {
+            self.live.does_well.store(false, Relaxed);
             self.live.failures.fetch_add(1, Relaxed);
             self.live.node.failed(clock::seconds(now));
             let failed_at = self.since_epoch(now).as_millis();
@@ -294,29 +297,9 @@ impl Backend {
                 .failed_at
                 .store(u64::try_from(failed_at).unwrap_or(u64::MAX), Relaxed);
         }
-        let mut health = self
-            .live
-            .health
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let change = health.observe(signal, &self.policy, now);
-        self.live.errors.store(health.errors(), Relaxed);
-        let gate = match health.state() {
-            State::Up => OPEN,
-            State::Down => SHUT,
-            State::Ejected => {
-                let until = health
-                    .ejected_until()
-                    .saturating_duration_since(self.live.epoch);
-                u64::try_from(until.as_millis())
-                    .unwrap_or(SHUT)
-                    .clamp(OPEN + 1, SHUT - 1)
-            }
-        };
-        self.live.gate.store(gate, Relaxed);
-        let state = change?;
-        let reason = health.last_error().unwrap_or_default();
-        drop(health);
+        let (gate, quorum) = (&self.live.gate, &self.live.lore.quorum);
+        let change = gate.observe(signal, pass, &self.policy, now, quorum, self.id());
+        let Change { state, reason } = change?;
         if state == State::Up {
             // What was measured before an outage says little of the node that came back.
             self.live.ttfb.reset();
@@ -331,12 +314,14 @@ impl Backend {
 
     /// The state and the last error, for people.
     pub fn condition(&self) -> (State, Option<Arc<str>>) {
-        let health = self
-            .live
-            .health
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        (health.state(), health.last_error())
+        self.live
+            .gate
+            .read(|health| (health.state(), health.last_error()))
+    }
+
+    /// What keeps requests from it although it is not down, for people.
+    pub fn restraint(&self, now: Instant) -> Restraint {
+        self.live.gate.restraint(now)
     }
 
     /// What keeps requests away from it, or made the last one fail, for people: `is down (…)`.
@@ -360,16 +345,11 @@ impl Backend {
         /// While a node is down it is asked more often, and at once again when it begins to answer.
         const DOWN: Duration = Duration::from_millis(500);
         const RECOVERING: Duration = Duration::from_millis(100);
-        let health = self
-            .live
-            .health
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match health.state() {
+        self.live.gate.read(|health| match health.state() {
             State::Up | State::Ejected => self.policy.interval,
             State::Down if health.is_recovering() => self.policy.interval.min(RECOVERING),
             State::Down => self.policy.interval.min(DOWN),
-        }
+        })
     }
 
     /// How long one check may take.

@@ -2,10 +2,11 @@
 
 use super::Backend;
 use crate::clock;
-use crate::health::Signal;
+use crate::health::{Pass, Signal};
 use crate::knowledge::Progress;
 use crate::wire::Counters;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -16,18 +17,20 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct Lease {
     backend: Arc<Backend>,
-    /// Whether it tries a backend that was ejected, which one request does at a time.
-    is_trial: bool,
+    pass: Pass,
+    /// Whether the answer began as it should.
+    is_answered: AtomicBool,
     started: Instant,
     /// Its number on the node and how far it is; `None` for what the node's work is not known by, or once it is over.
     pub(super) flight: Option<(u64, Arc<Progress>)>,
 }
 
 impl Lease {
-    pub(super) fn new(backend: Arc<Backend>, is_trial: bool, now: Instant) -> Self {
+    pub(super) fn new(backend: Arc<Backend>, pass: Pass, now: Instant) -> Self {
         Self {
             backend,
-            is_trial,
+            pass,
+            is_answered: AtomicBool::new(false),
             started: now,
             flight: None,
         }
@@ -38,28 +41,46 @@ impl Lease {
         &self.backend
     }
 
+    /// Whether it is one of few that show how a backend does that failed before.
+    pub fn is_on_probation(&self) -> bool {
+        self.pass.is_counted()
+    }
+
     /// The backend answered with this status; a success also says how fast it is.
     pub fn answered(&self, status: http::StatusCode, now: Instant) {
-        // 503 means that it has enough to do, which is no sickness.
-        if status.is_server_error() && status != http::StatusCode::SERVICE_UNAVAILABLE {
-            self.backend
-                .observe(Signal::Failed(format!("answered {}", status.as_u16())), now);
-            return;
+        let is_busy = status == http::StatusCode::SERVICE_UNAVAILABLE;
+        if is_busy {
+            self.backend.turned_away();
         }
-        if status.is_success() {
-            self.backend.measured(self.age(now), now);
-        }
-        self.backend.observe(Signal::Answered, now);
+        let signal = if is_busy || status.is_client_error() {
+            // The client is wrong, or there is enough to do: neither is a sickness, nor a sign of health.
+            Signal::Turned
+        } else if status.is_server_error() {
+            Signal::Failed(format!("answered {}", status.as_u16()))
+        } else {
+            self.is_answered.store(true, Relaxed);
+            if status.is_success() {
+                self.backend.measured(self.age(now), now);
+            }
+            Signal::Answered
+        };
+        self.backend.hear(signal, Some(self.pass), now);
     }
 
     /// The backend broke off or answered nonsense.
     pub fn failed(&self, reason: String, now: Instant) {
-        self.backend.observe(Signal::Failed(reason), now);
+        let signal = if self.is_answered.swap(false, Relaxed) {
+            Signal::Broke(reason)
+        } else {
+            Signal::Failed(reason)
+        };
+        self.backend.hear(signal, Some(self.pass), now);
     }
 
     /// The backend could not be reached.
     pub fn unreachable(&self, reason: String, now: Instant) {
-        self.backend.observe(Signal::ConnectFailed(reason), now);
+        self.backend
+            .hear(Signal::ConnectFailed(reason), Some(self.pass), now);
     }
 
     /// The first byte of the answer's body has come.
@@ -78,6 +99,9 @@ impl Lease {
 
     /// The answer is over and whole.
     pub fn finished(&mut self, counters: &Counters, now: Instant) {
+        if self.is_answered.load(Relaxed) {
+            self.backend.finished(self.pass, now);
+        }
         if let Some((id, _)) = self.flight.take() {
             let medians = &self.backend.lore().medians;
             self.backend
@@ -103,6 +127,6 @@ impl Drop for Lease {
         if self.flight.is_some() {
             self.left(Instant::now());
         }
-        self.backend.release(self.is_trial);
+        self.backend.release(self.pass);
     }
 }

@@ -3,27 +3,30 @@
 mod backend;
 mod bell;
 mod catalogue;
+mod gate;
 mod inventory;
 mod lease;
 
+pub use crate::health::Admit;
 pub use crate::origin::{Origin, OriginError};
-pub use backend::{Admit, Backend, Spec};
+pub use backend::{Backend, Spec};
 pub use bell::Bell;
+pub use gate::Restraint;
 pub use inventory::{Inventory, Loaded, LoadedModel};
 pub use lease::Lease;
 
 use crate::balance::{Candidates, Strategy};
 use crate::clock;
 use crate::demand::Demand;
-use crate::health;
+use crate::health::{self, Quorum};
 use crate::knowledge::{Job, Medians, Models};
 use crate::wire::ModelKey;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use catalogue::Catalogue;
 use smallvec::SmallVec;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::Instant;
 
 /// Backends that may be chosen; lists of up to 16 need no allocation.
@@ -46,6 +49,8 @@ pub(crate) struct Lore {
     /// Requests that went to where their model was loaded as they need it, past a backend with less to do that would
     /// have had to load it again.
     pub(crate) reloads_avoided: AtomicU64,
+    /// Who may be ejected. Its lock is taken after that of a backend's health, if both are.
+    pub(crate) quorum: Mutex<Quorum>,
 }
 
 impl Pool {
@@ -73,6 +78,11 @@ impl Pool {
             catalogue: ArcSwap::from_pointee(Catalogue::default()),
             lore: Arc::clone(&lore),
         };
+        let serving = pool.backends.iter().filter(|it| !it.spec().drain);
+        let members: Vec<_> = serving.map(|it| (it.id(), it.condition().0)).collect();
+        let mut quorum = lore.quorum.lock().unwrap_or_else(PoisonError::into_inner);
+        quorum.set_members(members);
+        drop(quorum);
         pool.recall();
         pool
     }
@@ -91,9 +101,20 @@ impl Pool {
     ///
     /// Those that are known to hold the model come alone. Where none is known to, or none of them can take it, those come
     /// that have not said what they hold. Where nobody is known to hold it and nobody is left to say so, every backend
-    /// comes, since one of them must give the client its own 404. Ejected backends are among them only if nobody else of
-    /// their kind is left.
+    /// comes, since one of them must give the client its own 404. Backends that have just come back and have as much to
+    /// do as they should are among them only if nobody else of their kind is left, and ejected ones only if not even such
+    /// are.
     pub fn eligible(&self, model: Option<&ModelKey>, tried: &[u64], now: Instant) -> Eligible<'_> {
+        self.admitted(model, tried, now).0
+    }
+
+    /// The same, with how much had to be let through.
+    fn admitted(
+        &self,
+        model: Option<&ModelKey>,
+        tried: &[u64],
+        now: Instant,
+    ) -> (Eligible<'_>, Admit) {
         let catalogue = self.catalogue.load();
         let at = |places: &[usize]| {
             let backends = || places.iter().filter_map(|at| self.backends.get(*at));
@@ -102,14 +123,14 @@ impl Pool {
         let all = || admitted(self.backends.len(), || self.backends.iter(), tried, now);
         let Some(model) = model else { return all() };
         let holders = catalogue.known_holders(model);
-        let mut eligible = at(holders);
-        if eligible.is_empty() {
-            eligible = at(catalogue.unknown());
+        let mut found = at(holders);
+        if found.0.is_empty() {
+            found = at(catalogue.unknown());
         }
-        if eligible.is_empty() && holders.is_empty() {
-            eligible = all();
+        if found.0.is_empty() && holders.is_empty() {
+            found = all();
         }
-        eligible
+        found
     }
 
     /// Chooses a backend that is not in `tried` and counts the request in. `None` if nobody can take it.
@@ -120,9 +141,17 @@ impl Pool {
         tried: &[u64],
         now: Instant,
     ) -> Option<Lease> {
-        let eligible = self.eligible(demand.model.as_ref(), tried, now);
         let job = self.job(demand, now);
-        lease(strategy, &eligible, &job, tried, now)
+        loop {
+            let (eligible, admit) = self.admitted(demand.model.as_ref(), tried, now);
+            if eligible.is_empty() {
+                return None;
+            }
+            // Else all the places there were have just been taken by others: those who are left now are other backends.
+            if let Some(lease) = lease(strategy, eligible, admit, &job, tried, now) {
+                return Some(lease);
+            }
+        }
     }
 
     /// The same for a request that nobody waits before, unless all are full. A strategy that reckons with the nodes' own
@@ -137,7 +166,7 @@ impl Pool {
         if !strategy.reckons_with_lines() {
             return self.choose_with_room(strategy, demand, tried, now);
         }
-        let eligible = self.eligible(demand.model.as_ref(), tried, now);
+        let (eligible, admit) = self.admitted(demand.model.as_ref(), tried, now);
         if eligible.is_empty() {
             return Choice::Nobody;
         }
@@ -149,7 +178,7 @@ impl Pool {
         if eligible.iter().all(is_full) {
             return Choice::Full;
         }
-        lease(strategy, &eligible, &job, tried, now).map_or(Choice::Full, Choice::Lease)
+        lease(strategy, eligible, admit, &job, tried, now).map_or(Choice::Full, Choice::Lease)
     }
 
     /// The same among the backends that are not full.
@@ -160,7 +189,7 @@ impl Pool {
         tried: &[u64],
         now: Instant,
     ) -> Choice {
-        let mut eligible = self.eligible(demand.model.as_ref(), tried, now);
+        let (mut eligible, admit) = self.admitted(demand.model.as_ref(), tried, now);
         if eligible.is_empty() {
             return Choice::Nobody;
         }
@@ -168,7 +197,7 @@ impl Pool {
         if let Some(model) = &job.model {
             eligible.retain(|backend| !backend.is_full(model, demand.is_embedding, now));
         }
-        lease(strategy, &eligible, &job, tried, now).map_or(Choice::Full, Choice::Lease)
+        lease(strategy, eligible, admit, &job, tried, now).map_or(Choice::Full, Choice::Lease)
     }
 
     /// Whether a request for a model need not wait: a backend has room, or none can take it anyway.
@@ -187,6 +216,16 @@ impl Pool {
         let eligible = self.eligible(model, tried, now);
         let mut backends = eligible.iter();
         eligible.is_empty() || backends.any(|backend| !backend.is_full(known, is_embedding, now))
+    }
+
+    /// Whether there is a backend, not in `tried`, that does well.
+    pub fn has_sound(&self, tried: &[u64], now: Instant) -> bool {
+        let is_sound = |backend: &Arc<Backend>| {
+            backend.admits(Admit::Recovering, now)
+                && backend.does_well()
+                && !tried.contains(&backend.id())
+        };
+        self.backends.iter().any(is_sound)
     }
 
     /// A request, with what is known of its model.
@@ -240,24 +279,29 @@ impl Pool {
     }
 
     /// Turns what the backends are known to hold by now into the catalogue that choices read.
+    ///
+    /// Several may do so at once. Each looks again after it has stored its own, since that may have replaced one that was
+    /// made of more.
     pub fn recall(&self) {
-        let inventories: Vec<_> = self
-            .backends
-            .iter()
-            .map(|backend| backend.inventory())
-            .collect();
-        let before = self.catalogue.load();
-        if before.is_of(&inventories) {
-            return;
+        loop {
+            let inventories: Vec<_> = self
+                .backends
+                .iter()
+                .map(|backend| backend.inventory())
+                .collect();
+            let before = self.catalogue.load();
+            if before.is_of(&inventories) {
+                return;
+            }
+            let catalogue = Catalogue::of(inventories, &self.lore.models);
+            for name in catalogue.conflicts().difference(before.conflicts()) {
+                tracing::warn!(
+                    model = name,
+                    "backends have different models under one name; only those with the newest get requests for it"
+                );
+            }
+            self.catalogue.store(Arc::new(catalogue));
         }
-        let catalogue = Catalogue::of(inventories, &self.lore.models);
-        for name in catalogue.conflicts().difference(before.conflicts()) {
-            tracing::warn!(
-                model = name,
-                "backends have different models under one name; only those with the newest get requests for it"
-            );
-        }
-        self.catalogue.store(Arc::new(catalogue));
     }
 }
 
@@ -272,31 +316,42 @@ pub enum Choice {
     Nobody,
 }
 
-/// Has a strategy choose, and counts the request in.
+/// Has a strategy choose, and counts the request in. `None` if there is nobody, or others took all the places there were.
 fn lease(
     strategy: &dyn Strategy,
-    backends: &[&Arc<Backend>],
+    mut backends: Eligible<'_>,
+    admit: Admit,
     job: &Job<'_>,
     tried: &[u64],
     now: Instant,
 ) -> Option<Lease> {
-    let candidates = Candidates::new(backends, job, now)?;
-    let backend = candidates.get(strategy.pick(&candidates))?;
-    if tried.is_empty()
-        && let Some(model) = &job.model
-    {
-        model.arrived(job.now);
+    loop {
+        let candidates = Candidates::new(&backends, job, now)?;
+        let at = strategy.pick(&candidates);
+        let backend = candidates.get(at)?;
+        if let Some(lease) = backend.lease_for(job, admit, now) {
+            if tried.is_empty()
+                && let Some(model) = &job.model
+            {
+                model.arrived(job.now);
+            }
+            return Some(lease);
+        }
+        backends.remove(at);
     }
-    Some(backend.lease_for(job, now))
 }
 
-/// Of some backends those that can take a request: the healthy ones, or if there are none, the ejected ones too.
+/// Of some backends those that can take a request: the healthy ones, or if there are none, the next best.
+///
+/// So what holds a backend back is a filter, which moves requests on and fails none. Those that have just come back are no
+/// exception: if nobody else can take a request, it goes to one of them at once, for its own line is a better place to
+/// wait than ours, with slots idle until some long answer is whole.
 fn admitted<'a, I: Iterator<Item = &'a Arc<Backend>>>(
     count: usize,
     backends: impl Fn() -> I,
     tried: &[u64],
     now: Instant,
-) -> Eligible<'a> {
+) -> (Eligible<'a>, Admit) {
     let collect = |admit: Admit| {
         // Room for all at once: growing step by step costs more than the filter.
         let mut eligible = Eligible::with_capacity(count);
@@ -306,106 +361,14 @@ fn admitted<'a, I: Iterator<Item = &'a Arc<Backend>>>(
         );
         eligible
     };
-    let healthy = collect(Admit::Healthy);
-    if healthy.is_empty() {
-        collect(Admit::Ejected)
-    } else {
-        healthy
+    for admit in [Admit::Healthy, Admit::Recovering] {
+        let eligible = collect(admit);
+        if !eligible.is_empty() {
+            return (eligible, admit);
+        }
     }
+    (collect(Admit::Ejected), Admit::Ejected)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::health::Signal;
-    use std::time::Duration;
-
-    fn pool() -> Pool {
-        let spec = |name: &str| Spec {
-            name: name.into(),
-            origin: Origin::parse(name).expect("a host name"),
-            weight: 1.0,
-            drain: false,
-            slots: None,
-        };
-        Pool::build(
-            &[spec("a"), spec("b")],
-            health::Policy::default(),
-            None,
-            Instant::now(),
-        )
-    }
-
-    #[tokio::test]
-    async fn an_ejected_backend_is_tried_by_one_request_although_an_old_one_still_runs() {
-        let pool = pool();
-        let sick = &pool.backends()[0];
-        let now = Instant::now();
-        let old = sick.lease(now);
-        for _ in 0..5 {
-            sick.observe(Signal::Failed("500".into()), now);
-        }
-        let names = |now| {
-            let eligible = pool.eligible(None, &[], now);
-            eligible
-                .iter()
-                .map(|backend| backend.name())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(names(now), ["b"]);
-        let later = now + Duration::from_secs(2);
-        assert_eq!(names(later), ["a", "b"]);
-        let trial = sick.lease(later);
-        assert_eq!(names(later), ["b"], "one at a time");
-        drop(trial);
-        assert_eq!(names(later), ["a", "b"]);
-        drop(old);
-        assert_eq!(sick.in_flight(), 0);
-    }
-
-    #[tokio::test]
-    async fn when_no_holder_can_take_it_those_who_have_not_spoken_may() {
-        let pool = pool();
-        let now = Instant::now();
-        let holder = &pool.backends()[0];
-        let model = ModelKey::parse("m").unwrap();
-        pool.learn(
-            holder,
-            Inventory::from_tags(br#"{"models":[{"name":"m"}]}"#).unwrap(),
-        );
-        let names = || {
-            let eligible = pool.eligible(Some(&model), &[], now);
-            eligible
-                .iter()
-                .map(|backend| backend.name())
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(names(), ["a"]);
-        for _ in 0..2 {
-            holder.observe(Signal::CheckFailed("refused".into()), now);
-        }
-        assert_eq!(names(), ["b"]);
-        pool.learn(&pool.backends()[1], Inventory::default());
-        assert_eq!(names(), [""; 0], "now it is known not to have it");
-    }
-
-    #[tokio::test]
-    async fn a_backend_that_never_spoke_and_is_down_does_not_keep_the_others_from_saying_no() {
-        let pool = pool();
-        let now = Instant::now();
-        let (healthy, dead) = (&pool.backends()[0], &pool.backends()[1]);
-        pool.learn(healthy, Inventory::default());
-        for _ in 0..2 {
-            dead.observe(Signal::ConnectFailed("refused".into()), now);
-        }
-        let model = ModelKey::parse("nobody-has-it").unwrap();
-        let eligible = pool.eligible(Some(&model), &[], now);
-        assert_eq!(
-            eligible
-                .iter()
-                .map(|backend| backend.name())
-                .collect::<Vec<_>>(),
-            ["a"]
-        );
-    }
-}
+mod tests;

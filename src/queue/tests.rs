@@ -32,7 +32,7 @@ impl Scene {
     async fn ask(&self) -> (Result<Option<Lease>, Error>, Option<Duration>) {
         let active = Arc::new(AtomicUsize::new(0));
         let id = HeaderValue::from_static("id");
-        let mut access = Access::begin(id, self.demand.client, Method::POST, &active);
+        let mut access = Access::begin(id, self.demand.client.into(), Method::POST, &active);
         let state = self.state.load_full();
         let urgency = Urgency {
             class: Class::Interactive,

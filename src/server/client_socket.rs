@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-
-/// The most that one read takes, in bytes.
-const READ_BYTES: usize = 16 << 10;
+use tokio::net::tcp::ReadHalf;
 
 /// The side of the socket that hyper gets.
 #[derive(Debug)]
-pub struct ClientSocket {
-    stream: Arc<TcpStream>,
+pub struct ClientSocket<'s> {
+    /// Reads into memory that nobody had to clear, and knows without asking when the kernel has no more.
+    reader: ReadHalf<'s>,
+    stream: &'s TcpStream,
     turn: Arc<Turn>,
     framing: Framing,
     /// What came last is not for hyper, nor is what comes after it.
@@ -36,10 +36,16 @@ enum Closed {
     Body,
 }
 
-impl ClientSocket {
-    /// Reads and writes a stream whose heads may have so many bytes.
-    pub fn new(stream: Arc<TcpStream>, turn: Arc<Turn>, head_bytes: usize) -> Self {
+impl<'s> ClientSocket<'s> {
+    /// Reads one half of a stream and writes the other; heads may have so many bytes.
+    pub fn new(
+        reader: ReadHalf<'s>,
+        stream: &'s TcpStream,
+        turn: Arc<Turn>,
+        head_bytes: usize,
+    ) -> Self {
         Self {
+            reader,
             stream,
             turn,
             framing: Framing::new(head_bytes),
@@ -50,6 +56,7 @@ impl ClientSocket {
     /// Follows what was read, and says how many bytes of it hyper may have.
     fn follow(&mut self, bytes: &[u8]) -> usize {
         let was_in_body = self.framing.is_in_body();
+        let was_in_head = self.framing.is_in_head();
         let fed = self.framing.feed(bytes);
         if self.framing.is_in_body() {
             if was_in_body {
@@ -60,10 +67,18 @@ impl ClientSocket {
         } else if was_in_body {
             self.turn.note_body(false);
         }
-        self.turn.note_head(self.framing.is_in_head());
+        let in_head = self.framing.is_in_head();
+        self.turn.note_head(in_head);
+        if in_head && !was_in_head {
+            // Behind the rest of a body it is not worth searching for.
+            self.turn.note_path(if was_in_body { &[] } else { bytes });
+        }
         match fed {
             Ok(()) => bytes.len(),
             Err(Fault::Head(start, refusal)) => {
+                if !was_in_head {
+                    self.turn.note_path(bytes.get(start..).unwrap_or_default());
+                }
                 self.turn.refuse(refusal);
                 self.closed = Some(Closed::Head);
                 start
@@ -93,7 +108,7 @@ impl ClientSocket {
                 self.turn.note_full();
                 return Poll::Pending;
             }
-            match write(&self.stream) {
+            match write(self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => {
                     self.turn.note_write();
@@ -125,7 +140,7 @@ pub async fn hung_up(_: &TcpStream) {
     std::future::pending().await
 }
 
-impl AsyncRead for ClientSocket {
+impl AsyncRead for ClientSocket<'_> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -138,7 +153,7 @@ impl AsyncRead for ClientSocket {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let before = buffer.filled().len();
-        let polled = self.poll_stream(cx, buffer);
+        let polled = Pin::new(&mut self.reader).poll_read(cx, buffer);
         if polled.is_pending() && self.framing.is_in_body() {
             self.turn.await_body();
         }
@@ -154,38 +169,7 @@ impl AsyncRead for ClientSocket {
     }
 }
 
-impl ClientSocket {
-    fn poll_stream(&self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            let wanted = buffer.remaining().min(READ_BYTES);
-            let mut read = 0;
-            // Fewer bytes than asked for mean that the kernel has no more. Saying so to tokio, from within the same look
-            // at the socket, saves the next read that could only say it again.
-            let outcome = self.stream.try_io(Interest::READABLE, || {
-                let socket = socket2::SockRef::from(&*self.stream);
-                read = io::Read::read(&mut &*socket, buffer.initialize_unfilled_to(wanted))?;
-                if read > 0 && read < wanted {
-                    Err(io::ErrorKind::WouldBlock.into())
-                } else {
-                    Ok(())
-                }
-            });
-            match outcome {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && read == 0 => {}
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                    return Poll::Ready(Err(error));
-                }
-                _ => {
-                    buffer.advance(read);
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        }
-    }
-}
-
-impl AsyncWrite for ClientSocket {
+impl AsyncWrite for ClientSocket<'_> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -218,7 +202,7 @@ impl AsyncWrite for ClientSocket {
             // The refusal is still to be written.
             return Poll::Ready(Ok(()));
         }
-        match socket2::SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write) {
+        match socket2::SockRef::from(self.stream).shutdown(std::net::Shutdown::Write) {
             // The client was faster.
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             outcome => Poll::Ready(outcome),

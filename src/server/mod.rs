@@ -10,6 +10,7 @@ pub use door::{Crowd, Door};
 pub use framing::{FIELDS, Fault, Framing, Refusal};
 pub use turn::Patience;
 
+use crate::address::Address;
 use crate::overload::{Level, Overload};
 use crate::tcp;
 use client_socket::ClientSocket;
@@ -26,10 +27,11 @@ use hyper_util::rt::TokioIo;
 use socket2::{Domain, Socket, Type};
 use std::convert::Infallible;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::tcp::ReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -73,12 +75,13 @@ pub trait Handler: Clone + Send + Sync + 'static {
     fn handle(
         &self,
         request: Request<Incoming>,
-        peer: IpAddr,
+        peer: &Address,
         overload: Level,
     ) -> impl Future<Output = Response<Self::Body>> + Send;
 
-    /// What a client is told whose request is not handled at all; heads may have so many bytes.
-    fn refuse(&self, refusal: Refusal, head_bytes: usize) -> Response<Bytes>;
+    /// What a client is told whose request is not handled at all, for this path if it is known; heads may have so many
+    /// bytes.
+    fn refuse(&self, refusal: Refusal, path: Option<&str>, head_bytes: usize) -> Response<Bytes>;
 }
 
 /// Takes an address to listen on.
@@ -126,14 +129,15 @@ pub async fn serve<H: Handler>(
                 is_exhausted = false;
                 let overload = Arc::clone(&door.overload);
                 let (handler, phase) = (handler.clone(), phase.clone());
-                let connection = serve_connection(stream, peer, policy, overload, handler, phase);
+                let connection =
+                    serve_connection(stream, peer.into(), policy, overload, handler, phase);
                 tokio::spawn(async move {
                     connection.await;
                     drop(place);
                 });
             }
             Ok(Guest::Out(stream, refusal)) => {
-                let answer = handler.refuse(refusal, policy.head_bytes);
+                let answer = handler.refuse(refusal, None, policy.head_bytes);
                 if refusal == Refusal::Overloaded {
                     cannot_accept(&"no descriptor is left");
                     // It has the last one, which the next will need: so this is the rest, too.
@@ -176,12 +180,12 @@ enum End {
     /// The client may still be sending.
     Unread,
     /// The client is to be told why nothing more is read.
-    Refused(Refusal),
+    Refused(Refusal, Option<Box<str>>),
 }
 
 async fn serve_connection<H: Handler>(
-    stream: TcpStream,
-    peer: IpAddr,
+    mut stream: TcpStream,
+    peer: Address,
     policy: Policy,
     overload: Arc<Overload>,
     handler: H,
@@ -189,18 +193,22 @@ async fn serve_connection<H: Handler>(
 ) {
     // A failure here shows again at the first read.
     let _ = tcp::prepare(&stream).and_then(|()| tcp::limit_unsent(&stream));
-    let stream = Arc::new(stream);
-    let end = exchange(&stream, peer, policy, &overload, &handler, &mut phase).await;
+    let (reader, writer) = stream.split();
+    let stream: &TcpStream = writer.as_ref();
+    let end = exchange(
+        reader, stream, &peer, policy, &overload, &handler, &mut phase,
+    )
+    .await;
     let answer = match end {
         End::Gone => return,
         End::Unread => None,
-        End::Refused(refusal) => {
+        End::Refused(refusal, path) => {
             tracing::info!(client = %peer, ?refusal, "a client was refused");
-            Some(handler.refuse(refusal, policy.head_bytes))
+            Some(handler.refuse(refusal, path.as_deref(), policy.head_bytes))
         }
     };
     // Boxed since hardly a connection ends so.
-    let leaving = Box::pin(farewell::take(&stream, answer));
+    let leaving = Box::pin(farewell::take(stream, answer));
     tokio::select! {
         () = leaving => {}
         _ = after(&mut phase, Phase::Draining) => {}
@@ -209,8 +217,9 @@ async fn serve_connection<H: Handler>(
 
 /// Lets hyper answer what comes, until one side has enough.
 async fn exchange<H: Handler>(
-    stream: &Arc<TcpStream>,
-    peer: IpAddr,
+    reader: ReadHalf<'_>,
+    stream: &TcpStream,
+    peer: &Address,
     policy: Policy,
     overload: &Arc<Overload>,
     handler: &H,
@@ -230,7 +239,7 @@ async fn exchange<H: Handler>(
             Ok::<_, Infallible>(answer.map(|body| Answering::new(body, turn)))
         }
     });
-    let socket = ClientSocket::new(Arc::clone(stream), Arc::clone(&turn), policy.head_bytes);
+    let socket = ClientSocket::new(reader, stream, Arc::clone(&turn), policy.head_bytes);
     let connection = http1::Builder::new()
         // The socket's own limit comes first and has better words.
         .max_buf_size(policy.head_bytes + 1)
@@ -243,7 +252,7 @@ async fn exchange<H: Handler>(
             biased;
             // Broken connections and cut answers are told by the access line of their request.
             ended = connection.as_mut() => return match (turn.refusal(), ended) {
-                (Some(refusal), _) if turn.is_clear() => End::Refused(refusal),
+                (Some(refusal), _) if turn.is_clear() => End::Refused(refusal, turn.path()),
                 (None, Ok(())) if !turn.is_mid_request() => End::Gone,
                 _ => End::Unread,
             },
@@ -258,12 +267,12 @@ async fn exchange<H: Handler>(
             }
             overdue = turn.overdue(&mut alarm) => match overdue {
                 Overdue::Request => return End::Gone,
-                Overdue::Head => return End::Refused(Refusal::HeadLate),
+                Overdue::Head => return End::Refused(Refusal::HeadLate, turn.path()),
                 // The next look at the body tells whoever reads it.
                 Overdue::Body => {}
                 Overdue::Reading => {
                     // What it has not read is not worth keeping.
-                    let _ = socket2::SockRef::from(&**stream).set_linger(Some(Duration::ZERO));
+                    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
                     return End::Gone;
                 }
             }

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -68,6 +68,8 @@ pub struct Turn {
     body: Bodily,
     unread_since: AtomicU64,
     refusal: OnceLock<Refusal>,
+    /// What the head asks for that came in more than one piece or is refused, as far as that is known.
+    path: Mutex<Option<Box<str>>>,
 }
 
 /// How a body comes in.
@@ -103,6 +105,7 @@ impl Turn {
             },
             unread_since: never(),
             refusal: OnceLock::new(),
+            path: Mutex::default(),
         };
         turn.ring_by(0, patience.idle.min(BRIEF_IDLE));
         Arc::new(turn)
@@ -213,6 +216,18 @@ impl Turn {
         self.refusal.get().copied()
     }
 
+    /// Notes what a head asks for that begins like this.
+    pub fn note_path(&self, head: &[u8]) {
+        let path = path_of(head).map(Box::from);
+        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = path;
+    }
+
+    /// What the head asks for that is refused or late, if that is known.
+    pub fn path(&self) -> Option<Box<str>> {
+        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        path.clone()
+    }
+
     /// The alarm of this connection, to be given to [`overdue`](Self::overdue).
     pub fn alarm(&self) -> Alarm {
         Alarm::at(self.began + self.patience.idle)
@@ -302,6 +317,17 @@ impl Turn {
     }
 }
 
+/// The path of a head that begins like this, if it is whole.
+fn path_of(head: &[u8]) -> Option<&str> {
+    let line = head
+        .trim_ascii_start()
+        .split(|byte| *byte == b'\n')
+        .next()?;
+    let target = line.splitn(2, |byte| *byte == b' ').nth(1)?;
+    let end = target.iter().position(|byte| b" ?".contains(byte))?;
+    std::str::from_utf8(target.get(..end)?).ok()
+}
+
 fn after(since: u64, limit: Duration) -> u64 {
     let limit = u64::try_from(limit.as_nanos()).unwrap_or(NEVER);
     since.saturating_add(limit).min(NEVER - 1)
@@ -370,6 +396,19 @@ mod tests {
 
     async fn pass(seconds: u64) {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
+    }
+
+    #[test]
+    fn a_path_is_known_once_it_is_whole() {
+        let check = |head: &str, path| assert_eq!(path_of(head.as_bytes()), path, "{head:?}");
+        check(
+            "GET /v1/models HTTP/1.1\r\nhost: a b\r\n",
+            Some("/v1/models"),
+        );
+        check("\r\nPOST /v1/messages?beta=tr", Some("/v1/messages"));
+        check("GET /v1/mod", None);
+        check("GET\r\nhost: /v1/models \r\n", None);
+        check("", None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -43,6 +43,8 @@ pub struct Setup {
     pub requests: Vec<Request>,
     /// Proxies that stand side by side, at least 1; each request goes to one of them by chance.
     pub proxies: usize,
+    /// Whether each request says how long its answer will be, as its limit.
+    pub says_length: bool,
     /// Nodes that a request may be given to, one after the other, until one answers.
     pub attempts: u16,
     /// How long clients wait for the end of an answer.
@@ -219,7 +221,7 @@ impl<'a> Fleet<'a> {
                     return;
                 };
                 flight.intended = now;
-                flight.demand = Some(demand(request, &self.setup.models));
+                flight.demand = Some(demand(request, self.setup));
                 self.events
                     .push(now + self.setup.patience, Event::GiveUp(at));
                 self.dispatch(at);

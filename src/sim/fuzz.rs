@@ -94,6 +94,7 @@ pub fn setup(seed: u64, requests: usize, proxies: usize) -> Setup {
         models: models.into(),
         requests: list,
         proxies,
+        says_length: false,
         attempts: ATTEMPTS,
         patience: PATIENCE,
         warm_up: WARM_UP,

@@ -39,5 +39,5 @@ pub use prompt::{Link, Prompt};
 pub use request::{Request, Start};
 pub use scenario::{ALL as SCENARIOS, PATIENCE, Params, Scenario};
 pub use sweep::{Case, Situation, sweep};
-pub use trace::{Row, TraceError, read as read_trace};
+pub use trace::{BLOCK_TOKENS, Row, TraceError, read as read_trace};
 pub use trouble::{Kind, Trouble};

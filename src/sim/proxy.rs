@@ -4,7 +4,7 @@
 //! requests. Who finds every node full waits in the real [`Line`].
 
 use super::clock::{date, instant};
-use super::model::Model;
+use super::fleet::Setup;
 use super::node::Node;
 use super::request::Request;
 use crate::admission::{Class, Id, Line, Ticket};
@@ -224,8 +224,8 @@ impl Proxy {
 }
 
 /// What the proxy finds in a request.
-pub fn demand(request: &Request, models: &[Model]) -> Demand {
-    let model = models.get(request.model);
+pub fn demand(request: &Request, setup: &Setup) -> Demand {
+    let model = setup.models.get(request.model);
     let client =
         Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + request.client % (1 << 24));
     Demand {
@@ -234,6 +234,7 @@ pub fn demand(request: &Request, models: &[Model]) -> Demand {
             num_ctx: request.context.map(i64::from),
             ..RunnerOptions::default()
         },
+        output_limit: setup.says_length.then_some(request.output),
         session: request.session,
         is_streamed: true,
         prompt_bytes: request.prompt.bytes(),

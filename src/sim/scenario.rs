@@ -284,6 +284,7 @@ impl Scenario {
             models: models.into(),
             requests,
             proxies: params.proxies,
+            says_length: false,
             attempts: ATTEMPTS,
             patience: PATIENCE,
             warm_up: WARM_UP,

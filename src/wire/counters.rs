@@ -53,17 +53,25 @@ impl Counters {
     }
 }
 
-/// The key that ends a text, without its quotes.
+/// The key that ends a text, without its quotes, if it may be one of those that are looked for: they name a count, a
+/// duration or tokens.
 fn key_at_end(text: &[u8]) -> Option<&[u8]> {
     let key = text.strip_suffix(b"\"")?;
+    if !matches!(key.last(), Some(b't' | b'n' | b's')) {
+        return None;
+    }
     key.get(memchr::memrchr(b'"', key)? + 1..)
 }
 
 /// The number that a text begins with, blanks aside.
 fn number_at_start(text: &[u8]) -> Option<u64> {
     let text = text.trim_ascii_start();
-    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(text.get(..digits)?).ok()?.parse().ok()
+    let mut digits = text.iter().take_while(|byte| byte.is_ascii_digit());
+    let first = u64::from(digits.next()? - b'0');
+    digits.try_fold(first, |number, digit| {
+        let digit = u64::from(digit - b'0');
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ impl ModelKey {
         if name.is_empty() || name.len() > NAME_BYTES {
             return None;
         }
-        let name = name.split_once("://").map_or(name, |(_, rest)| rest);
+        let scheme = memchr::memmem::find(name.as_bytes(), b"://");
+        let name = scheme.and_then(|at| name.get(at + 3..)).unwrap_or(name);
         let (name, cloud) = without_source(name);
         let (path, tag) = match name.rsplit_once(':') {
             Some((path, tag)) if !tag.contains('/') => (path, tag),
@@ -34,15 +35,17 @@ impl ModelKey {
         let model = parts.next()?;
         let namespace = parts.next().unwrap_or(NAMESPACE);
         let host = parts.next().unwrap_or(HOST);
-        let valid = valid_part(model, "-.", 80)
-            && valid_part(tag, "-.", 80)
-            && valid_part(namespace, "-", 80)
-            && valid_part(host, "-.:", 350);
+        let valid = valid_part(model, b"-.", 80)
+            && valid_part(tag, b"-.", 80)
+            && valid_part(namespace, b"-", 80)
+            && valid_part(host, b"-.:", 350);
         if !valid {
             return None;
         }
         let source = if cloud { "@cloud" } else { "" };
-        let mut key = [host, "/", namespace, "/", model, ":", tag, source].concat();
+        let parts = [host, "/", namespace, "/", model, ":", tag, source];
+        let mut key = String::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| key.push_str(part));
         key.make_ascii_lowercase();
         Some(Self(key.into_boxed_str()))
     }
@@ -81,13 +84,12 @@ fn without_source(name: &str) -> (&str, bool) {
     (suffix(":local").unwrap_or(name), false)
 }
 
-fn valid_part(part: &str, punctuation: &str, longest: usize) -> bool {
-    let mut chars = part.chars();
+fn valid_part(part: &str, punctuation: &[u8], longest: usize) -> bool {
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    let mut bytes = part.as_bytes().iter();
     part.len() <= longest
-        && chars
-            .next()
-            .is_some_and(|first| first.is_ascii_alphanumeric() || first == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || punctuation.contains(c))
+        && bytes.next().is_some_and(is_word)
+        && bytes.all(|byte| is_word(byte) || punctuation.contains(byte))
 }
 
 impl fmt::Debug for ModelKey {

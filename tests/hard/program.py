@@ -1,5 +1,6 @@
-"""Starts the program that is attacked."""
+"""Starts the program that is attacked, and looks at it from outside."""
 
+import os
 import re
 import subprocess
 import sys
@@ -26,10 +27,10 @@ def start(arguments, log):
         return subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT)
 
 
-def mock(path, folder):
+def mock(path, folder, name="mock", arguments=("--port", "0")):
     """A simulated node, and its port."""
-    log = f"{folder}/mock.log"
-    node = start([path, "mock", "--port", "0"], log)
+    log = f"{folder}/{name}.log"
+    node = start([path, "mock", *arguments], log)
     return node, int(await_line(node, log, r"http://127\.0\.0\.1:(\d+)")[1])
 
 
@@ -44,3 +45,15 @@ def serve(path, config, folder):
         line = await_line(proxy, log, rf".*listening for {who}.*")[0]
         ports.append(int(re.search(r'"address":"[^"]*:(\d+)"', line)[1]))
     return proxy, *ports
+
+
+def resident(process):
+    """Bytes of memory."""
+    with open(f"/proc/{process.pid}/status", encoding="utf-8") as status:
+        line = next(line for line in status if line.startswith("VmRSS:"))
+    return int(line.split()[1]) << 10
+
+
+def descriptors(process):
+    """Files and sockets that it has open."""
+    return len(os.listdir(f"/proc/{process.pid}/fd"))

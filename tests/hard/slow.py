@@ -33,12 +33,6 @@ request_body = "{limit}s"
 ATTACKS = {"heads": (["-H"], "/", LIMIT + 10), "bodies": (["-B", "-s", "8192"], "/api/chat", 2 * LIMIT + 10)}
 
 
-def resident(process):
-    with open(f"/proc/{process.pid}/status", encoding="utf-8") as status:
-        line = next(line for line in status if line.startswith("VmRSS:"))
-    return int(line.split()[1]) << 10
-
-
 class Good:
     """Clients that do nothing wrong, and how long they are made to wait."""
 
@@ -73,7 +67,7 @@ class Good:
 
 def attack(name, port, proxy):
     flags, path, end = ATTACKS[name]
-    before = resident(proxy)
+    before = program.resident(proxy)
     good = Good(port)
     began = time.monotonic()
     size = ["-c", str(CONNECTIONS), "-r", str(CONNECTIONS), "-i", "1", "-l", str(2 * end), "-p", "3"]
@@ -85,7 +79,7 @@ def attack(name, port, proxy):
     )
     peak = before
     while run.poll() is None:
-        peak = max(peak, resident(proxy))
+        peak = max(peak, program.resident(proxy))
         try:
             run.wait(0.1)
         except subprocess.TimeoutExpired:

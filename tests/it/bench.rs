@@ -310,6 +310,81 @@ async fn the_program_writes_a_table_json_and_a_page_that_needs_nothing_else() {
     }
 }
 
+/// What the program says of a trace, sent so much faster that it takes no time.
+async fn replayed(name: &str, trace: &str, arguments: &[&str]) -> (serde_json::Value, Vec<String>) {
+    let node = node().await;
+    let proxy = Proxy::start(&config("adaptive", &[node.url()]));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join(name);
+    std::fs::write(&file, trace).unwrap();
+    let (target, file) = (proxy.address().to_string(), file.to_str().unwrap());
+    let start = [
+        "bench", "live", "--json", "--target", &target, "--trace", file,
+    ];
+    let run = command(&[&start[..], arguments].concat()).output();
+    let output = soon("the program", run).await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{error}");
+    let json = serde_json::from_slice(&output.stdout).unwrap();
+    let asked = node.log().into_iter().map(|record| record.path);
+    (json, asked.collect())
+}
+
+#[tokio::test]
+async fn an_azure_trace_is_sent_to_a_proxy_at_its_times() {
+    let trace = "TIMESTAMP,ContextTokens,GeneratedTokens\r\n\
+        2023-11-16 18:15:46.0000000,374,44\r\n\
+        2023-11-16 18:15:46.2000000,40,10\r\n\
+        2023-11-16 18:15:46.6000000,7,3\r\n";
+    let (json, asked) = replayed("azure.csv", trace, &[]).await;
+    let run = &json["runs"][0];
+    assert_eq!(asked, ["/api/chat"; 3]);
+    assert_eq!(
+        (&run["scenario"], &run["requests"]),
+        (&"azure.csv".into(), &3.into())
+    );
+    assert_eq!(run["errors"]["share"], 0.0);
+    let (seconds, rate) = (&run["seconds"], &run["tokens_per_second"]);
+    let tokens = seconds.as_f64().unwrap() * rate.as_f64().unwrap();
+    assert!((tokens - 57.0).abs() < 1e-6, "{tokens} tokens");
+    assert!(seconds.as_f64().unwrap() >= 0.6, "{seconds} seconds");
+}
+
+#[tokio::test]
+async fn a_mooncake_trace_is_cut_and_sent_at_another_rate() {
+    let line = |at: u32, output: u32| {
+        format!(
+            "{{\"timestamp\":{at},\"input_length\":600,\"output_length\":{output},\"hash_ids\":[1,{at}]}}\n"
+        )
+    };
+    let trace = [line(0, 5), line(600_000, 6), line(1_200_000, 7)].concat();
+    let arguments = ["--rate", "100", "--requests", "2", "--api", "openai"];
+    let (json, asked) = replayed("mooncake.jsonl", &trace, &arguments).await;
+    let run = &json["runs"][0];
+    assert_eq!(asked, ["/v1/chat/completions"; 2]);
+    assert_eq!(run["scenario"], "mooncake.jsonl at 100/s");
+    assert_eq!(
+        (&run["requests"], &run["errors"]["share"]),
+        (&2.into(), &0.0.into())
+    );
+}
+
+#[tokio::test]
+async fn a_trace_that_is_none_is_named_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.csv");
+    std::fs::write(&file, "TIMESTAMP,ContextTokens,GeneratedTokens\nnoon,1,1\n").unwrap();
+    let file = file.to_str().unwrap();
+    let run = command(&["bench", "live", "--target", "127.0.0.1:1", "--trace", file]).output();
+    let output = soon("the program", run).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("t.csv") && error.contains("line 2: \"noon\""),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn json_goes_to_stdout_alone_and_nobody_at_the_target_is_an_error() {
     let node = node().await;

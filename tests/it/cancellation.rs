@@ -1,128 +1,12 @@
-//! Clients that leave: the backend hears of it within 50 ms, whatever the request was waiting for.
+//! What goes on after a client has left, and what does not.
 
 use crate::support::backend::{Backend, Call};
 use crate::support::client::Client;
-use crate::support::gateway::{Proxy, config, until_called};
+use crate::support::gateway::{Proxy, config};
 use crate::support::soon;
 use llamero::mock::{Model, Node, Profile};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpSocket;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
-
-/// How soon a backend must hear that its client is gone.
-const PROMISE: Duration = Duration::from_millis(50);
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Leave {
-    Fin,
-    Reset,
-    HalfClose,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Unread {
-    Nothing,
-    StrayCrlf,
-    Pipelined,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum When {
-    Waiting,
-    Streaming,
-}
-
-/// Runs one case and returns how long the backend took to hear of it.
-async fn case(leave: Leave, unread: Unread, when: When) -> Duration {
-    let (report, mut gone) = mpsc::channel::<Instant>(1);
-    let backend = Backend::start(&["m"], move |mut call: Call| {
-        let report = report.clone();
-        async move {
-            if matches!(when, When::Streaming) {
-                call.begin("application/x-ndjson").await;
-                call.chunk("{\"done\":false}\n").await;
-            }
-            let at = call.gone().await;
-            report.send(at).await.unwrap();
-        }
-    })
-    .await;
-    let proxy = Proxy::over("round_robin", &[&backend]);
-    let mut client = Client::connect(proxy.address()).await;
-    client.post("/api/chat", r#"{"model":"m"}"#).await;
-    match when {
-        When::Waiting => until_called(&backend, 1).await,
-        When::Streaming => drop(client.read_to("}\n").await),
-    }
-    match unread {
-        Unread::Nothing => {}
-        Unread::StrayCrlf => client.send("\r\n").await,
-        Unread::Pipelined => client.post("/api/chat", r#"{"model":"m"}"#).await,
-    }
-    let left = Instant::now();
-    let mut kept = None;
-    match leave {
-        Leave::Fin => drop(client),
-        Leave::Reset => client.reset(),
-        Leave::HalfClose => {
-            client.stream.shutdown().await.unwrap();
-            kept = Some(client);
-        }
-    }
-    let heard = soon("the backend hears of it", gone.recv()).await.unwrap();
-    drop(kept);
-    proxy.until_idle().await;
-    assert_eq!(
-        backend.calls(),
-        1,
-        "a pipelined request of a client that left goes nowhere"
-    );
-    let state = proxy.backend("a").await;
-    assert_eq!(
-        (&state["failures"], &state["state"]),
-        (&0.into(), &"up".into()),
-        "a client that leaves is no failure"
-    );
-    heard.saturating_duration_since(left)
-}
-
-#[tokio::test]
-async fn the_backend_hears_of_a_client_that_leaves() {
-    for when in [When::Waiting, When::Streaming] {
-        for leave in [Leave::Fin, Leave::Reset, Leave::HalfClose] {
-            for unread in [Unread::Nothing, Unread::StrayCrlf, Unread::Pipelined] {
-                let mut took: Vec<_> = Vec::new();
-                for _ in 0..3 {
-                    took.push(case(leave, unread, when).await);
-                }
-                // The machine may stall any one run; the promise is about the proxy.
-                let best = took.iter().min().unwrap();
-                assert!(*best < PROMISE, "{when:?} {leave:?} {unread:?}: {took:?}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_before_its_body_is_whole_reaches_no_backend() {
-    let backend = Backend::saying(&["m"], "{}").await;
-    let proxy = Proxy::over("round_robin", &[&backend]);
-    for reset in [false, true] {
-        let mut client = Client::connect(proxy.address()).await;
-        client
-            .send("POST /api/chat HTTP/1.1\r\nhost: lb\r\ncontent-length: 100\r\n\r\n{\"model\":")
-            .await;
-        if reset { client.reset() } else { drop(client) }
-    }
-    assert_eq!(
-        proxy.post("/api/chat", r#"{"model":"m"}"#).await.status,
-        200
-    );
-    assert_eq!(backend.calls(), 1);
-    proxy.until_idle().await;
-}
 
 #[tokio::test]
 async fn a_client_that_leaves_while_it_is_queued_in_the_kernel_costs_nothing() {
@@ -156,41 +40,6 @@ async fn a_client_that_leaves_while_it_is_queued_in_the_kernel_costs_nothing() {
     drop(next);
     proxy.until_idle().await;
     assert_eq!(proxy.backend("a").await["failures"], 0);
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_while_the_proxy_connects_frees_its_place() {
-    // A listener whose backlog is full: the kernel neither takes nor refuses a further connection.
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let full = socket.listen(0).unwrap();
-    let address = full.local_addr().unwrap();
-    let mut fillers = Vec::new();
-    for _ in 0..8 {
-        let socket = TcpSocket::new_v4().unwrap();
-        fillers.push(tokio::spawn(async move { socket.connect(address).await }));
-    }
-    let text = config("round_robin", &[format!("http://{address}")]).replace("1s", "600s")
-        + "timeouts.connect = \"600s\"\nhealth.timeout = \"600s\"\n";
-    let text = text.replacen("[[backend]]", "HOLD", 1);
-    let (before, backends) = text.split_once("HOLD").unwrap();
-    let (tables, dotted) = backends.split_at(backends.find("timeouts").unwrap());
-    let proxy = Proxy::start(&format!("{before}{dotted}[[backend]]{tables}"));
-    let mut client = Client::connect(proxy.address()).await;
-    client.post("/api/chat", r#"{"model":"m"}"#).await;
-    while proxy.backend("a").await["in_flight"] != 1 {
-        tokio::task::yield_now().await;
-    }
-    drop(client);
-    let left = Instant::now();
-    proxy.until_idle().await;
-    assert!(
-        left.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        left.elapsed()
-    );
-    assert_eq!(proxy.backend("a").await["failures"], 0);
-    fillers.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 /// A node on which a model takes a second to load.

@@ -29,8 +29,8 @@
 //! | 21 | clean end without done | conformance::statement_21_a_clean_end_without_done_is_passed_on_and_counted |
 //! | 22 | broken stream, as ruled | failover::a_stream_that_breaks_ends_with_its_familys_error_and_is_cut, failover::an_answer_of_known_length_that_breaks_is_cut_short_and_never_padded, conformance::statement_32_a_backend_that_dies_after_its_head_is_not_replaced |
 //! | 23 | error lines pass unchanged | conformance::statement_23_an_error_within_a_stream_passes_as_it_is |
-//! | 24 | client leaves while streaming | cancellation::the_backend_hears_of_a_client_that_leaves |
-//! | 25 | client leaves before the head | cancellation::the_backend_hears_of_a_client_that_leaves, cancellation::a_load_goes_on_after_its_client_has_left_and_only_for_one_of_them, cancellation::a_queued_request_is_cancelled_whatever_the_guard |
+//! | 24 | client leaves while streaming | leaving::while_the_answer_streams |
+//! | 25 | client leaves before the head | leaving::while_the_backend_thinks, leaving::while_they_wait_in_the_line, cancellation::a_load_goes_on_after_its_client_has_left_and_only_for_one_of_them, cancellation::a_queued_request_is_cancelled_whatever_the_guard |
 //! | 26 | backpressure on its own backend | streaming::a_stopped_reader_stops_its_own_backend_and_nobody_else |
 //! | 27 | no half-close, one piece | conformance::statement_27_a_request_is_never_half_closed, streaming::a_body_reaches_the_backend_byte_for_byte_in_one_piece_however_it_came |
 //! | 28 | spellings of one model | balancing::a_model_is_asked_of_its_holders_whatever_its_spelling, name::spellings_of_one_model_have_one_key |
@@ -173,13 +173,10 @@ const STATEMENTS: [(u32, &str); 63] = [
         23,
         "conformance::statement_23_an_error_within_a_stream_passes_as_it_is",
     ),
-    (
-        24,
-        "cancellation::the_backend_hears_of_a_client_that_leaves",
-    ),
+    (24, "leaving::while_the_answer_streams"),
     (
         25,
-        "cancellation::the_backend_hears_of_a_client_that_leaves cancellation::a_load_goes_on_after_its_client_has_left_and_only_for_one_of_them cancellation::a_queued_request_is_cancelled_whatever_the_guard",
+        "leaving::while_the_backend_thinks leaving::while_they_wait_in_the_line cancellation::a_load_goes_on_after_its_client_has_left_and_only_for_one_of_them cancellation::a_queued_request_is_cancelled_whatever_the_guard",
     ),
     (
         26,
@@ -311,7 +308,7 @@ const STATEMENTS: [(u32, &str); 63] = [
 ];
 
 /// Where the tests of a module are.
-const FILES: [(&str, &str); 16] = [
+const FILES: [(&str, &str); 17] = [
     ("ask", include_str!("../../src/wire/ask/tests.rs")),
     ("balancing", include_str!("balancing.rs")),
     ("bodies", include_str!("bodies.rs")),
@@ -322,6 +319,7 @@ const FILES: [(&str, &str); 16] = [
     ("failover", include_str!("failover.rs")),
     ("header", include_str!("../../src/header.rs")),
     ("health", include_str!("health.rs")),
+    ("leaving", include_str!("leaving.rs")),
     ("lifecycle", include_str!("lifecycle.rs")),
     ("lists", include_str!("lists.rs")),
     ("models", include_str!("models.rs")),

@@ -3,10 +3,15 @@
 use crate::support::backend::{Backend, Call, dead_address};
 use crate::support::client::Client;
 use crate::support::gateway::{Proxy, config};
+use crate::support::{eventually, soon};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 const BODY: &str = r#"{"model":"m","prompt":"why is the sky blue?"}"#;
+/// For an answer in one piece, of which a backend takes any number at a time.
+const WHOLE: &str = r#"{"model":"m","stream":false}"#;
 
 /// Sends until the request that meets the faulty backend first has been: with round robin, one of two.
 async fn check_survives(faulty: &Backend) {
@@ -386,6 +391,116 @@ async fn a_stream_of_another_api_that_ends_before_it_is_done_is_an_error() {
         let rest = answer.body.strip_prefix("data: {\"half\":1}\n\n").unwrap();
         assert!(rest.starts_with(record), "{rest:?}");
         assert_eq!(proxy.backend("a").await["failures"], 0);
+        proxy.until_idle().await;
+    }
+}
+
+/// A backend that keeps every request until it is told to go on, and then does it as it is scripted.
+async fn holding<R>(
+    go: &Arc<Semaphore>,
+    script: impl Fn(Call) -> R + Clone + Send + Sync + 'static,
+) -> Backend
+where
+    R: Future<Output = ()> + Send + 'static,
+{
+    let go = Arc::clone(go);
+    Backend::start(&["m"], move |call: Call| {
+        let (go, script) = (Arc::clone(&go), script.clone());
+        async move {
+            go.acquire().await.unwrap().forget();
+            script(call).await;
+        }
+    })
+    .await
+}
+
+async fn turn_away(mut call: Call) {
+    let status = "503 Service Unavailable";
+    call.answer(status, "application/json", "{\"error\":\"server busy\"}")
+        .await;
+}
+
+async fn reset(call: Call) {
+    call.reset();
+}
+
+/// So many requests at a time that all backends fail, and how often these are asked for them.
+async fn check_budget<R>(script: fn(Call) -> R, status: u16)
+where
+    R: Future<Output = ()> + Send + 'static,
+{
+    const REQUESTS: usize = 100;
+    let go = Arc::new(Semaphore::new(0));
+    let backends = [
+        holding(&go, script).await,
+        holding(&go, script).await,
+        holding(&go, script).await,
+    ];
+    let [a, b, c] = backends.each_ref();
+    let text = config("round_robin", &[a.url(), b.url(), c.url()]);
+    let proxy = Proxy::start(&format!("retry.attempts = 3\n{text}"));
+    let calls = || a.calls() + b.calls() + c.calls();
+    let mut clients = Vec::new();
+    for _ in 0..REQUESTS {
+        let mut client = Client::connect(proxy.address()).await;
+        client.post("/api/generate", WHOLE).await;
+        clients.push(client);
+    }
+    eventually("all are with a backend", || calls() == REQUESTS).await;
+    go.add_permits(REQUESTS);
+    soon("all have failed once", async {
+        while proxy.in_flight().await != calls() - REQUESTS {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let most = REQUESTS / 5 + 3;
+    let again = calls() - REQUESTS;
+    assert!((3..=most).contains(&again), "{again} were sent again");
+    go.add_permits(REQUESTS);
+    for mut client in clients {
+        assert_eq!(client.answer().await.status, status);
+    }
+    let again = calls() - REQUESTS;
+    // Some of them a third time, and those are the second retries of few.
+    assert!(again <= most + most / 5 + 3, "{again} were sent again");
+    proxy.until_idle().await;
+}
+
+#[tokio::test]
+async fn when_all_fail_at_once_they_are_not_asked_three_times_as_often() {
+    check_budget(turn_away, 503).await;
+    check_budget(reset, 502).await;
+}
+
+#[tokio::test]
+async fn when_one_of_two_fails_the_other_gets_all_that_it_had() {
+    const REQUESTS: usize = 100;
+    let go = Arc::new(Semaphore::new(0));
+    for resets in [false, true] {
+        let script = move |call: Call| async move {
+            if resets {
+                reset(call).await;
+            } else {
+                turn_away(call).await;
+            }
+        };
+        let failing = holding(&go, script).await;
+        let good = Backend::saying(&["m"], "{}").await;
+        let proxy = Proxy::over("round_robin", &[&failing, &good]);
+        let mut clients = Vec::new();
+        for _ in 0..REQUESTS {
+            let mut client = Client::connect(proxy.address()).await;
+            client.post("/api/generate", WHOLE).await;
+            clients.push(client);
+        }
+        let called = || failing.calls() + good.calls() >= REQUESTS;
+        eventually("all are with a backend", called).await;
+        go.add_permits(failing.calls());
+        for mut client in clients {
+            let answer = client.answer().await;
+            assert_eq!((answer.status, answer.backend()), (200, "b"));
+        }
         proxy.until_idle().await;
     }
 }

@@ -1,10 +1,16 @@
 //! Who is in and who is out.
 
-use crate::support::backend::Backend;
-use crate::support::client::get;
-use crate::support::gateway::Proxy;
+use crate::support::backend::{Backend, Call};
+use crate::support::client::{Client, get};
+use crate::support::gateway::{Proxy, config};
+use crate::support::{eventually, soon};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use tokio::sync::Semaphore;
 
 const BODY: &str = r#"{"model":"m"}"#;
+/// The same for an answer in one piece, of which a backend takes any number at a time.
+const WHOLE: &str = r#"{"model":"m","stream":false}"#;
 
 #[tokio::test]
 async fn checks_take_a_backend_out_and_bring_it_back() {
@@ -41,7 +47,9 @@ async fn failures_in_a_row_eject_but_never_the_last() {
     for _ in 0..60 {
         failed += usize::from(proxy.post("/api/chat", BODY).await.status == 500);
     }
-    assert_eq!(proxy.backend("a").await["state"], "ejected");
+    let state = proxy.backend("a").await;
+    assert_eq!(state["state"], "ejected");
+    assert!(state["ejected_until"].is_string(), "{state}");
     assert!((5..=8).contains(&failed), "{failed} requests failed");
 
     let alone = Proxy::over("round_robin", &[&broken]);
@@ -56,21 +64,26 @@ async fn failures_in_a_row_eject_but_never_the_last() {
 
 #[tokio::test]
 async fn what_clients_do_wrong_is_held_against_nobody() {
-    let picky = Backend::failing(
-        &["m"],
-        "400 Bad Request",
-        "option temperature must be of type float32",
-    )
-    .await;
-    let proxy = Proxy::over("round_robin", &[&picky]);
-    for _ in 0..20 {
-        assert_eq!(proxy.post("/api/chat", BODY).await.status, 400);
+    for (status, number) in [
+        ("400 Bad Request", 400),
+        ("404 Not Found", 404),
+        ("413 Payload Too Large", 413),
+        ("429 Too Many Requests", 429),
+    ] {
+        let picky = Backend::failing(&["m"], status, "it is your fault").await;
+        let other = Backend::failing(&["m"], status, "it is your fault").await;
+        let proxy = Proxy::over("round_robin", &[&picky, &other]);
+        for _ in 0..30 {
+            assert_eq!(proxy.post("/api/chat", BODY).await.status, number);
+        }
+        for name in ["a", "b"] {
+            let state = proxy.backend(name).await;
+            assert_eq!(
+                (&state["state"], &state["failures"]),
+                (&"up".into(), &0.into())
+            );
+        }
     }
-    let state = proxy.backend("a").await;
-    assert_eq!(
-        (&state["state"], &state["failures"]),
-        (&"up".into(), &0.into())
-    );
 }
 
 #[tokio::test]
@@ -110,4 +123,149 @@ async fn operators_see_whether_it_is_ready() {
         refused.status, 200,
         "nothing of the admin API answers to clients"
     );
+}
+
+/// Sends requests of many clients, one after the other, and returns which of them failed.
+async fn failures(proxy: &Proxy, requests: usize) -> Vec<usize> {
+    let mut client = Client::connect(proxy.address()).await;
+    let mut failed = Vec::new();
+    for number in 0..requests {
+        let (from, length) = (number % 251, BODY.len());
+        client
+            .send(format!("POST /api/chat HTTP/1.1\r\nhost: lb\r\nx-forwarded-for: 203.0.113.{from}\r\ncontent-length: {length}\r\n\r\n{BODY}"))
+            .await;
+        if client.answer().await.status != 200 {
+            failed.push(number);
+        }
+    }
+    failed
+}
+
+/// Each strategy in front of these, with clients told apart by their addresses.
+fn under_every_strategy(backends: &[&Backend]) -> Vec<(&'static str, Proxy)> {
+    let urls: Vec<_> = backends.iter().map(|backend| backend.url()).collect();
+    let proxy = |name: &str| {
+        let text = config(name, &urls);
+        Proxy::start(&format!("trusted_proxies = [\"127.0.0.0/8\"]\n{text}"))
+    };
+    let all = llamero::balance::ALL.iter();
+    all.map(|entry| (entry.name, proxy(entry.name))).collect()
+}
+
+#[tokio::test]
+async fn a_backend_that_fails_at_once_draws_five_requests_and_no_more() {
+    const REQUESTS: usize = 400;
+    let broken = Backend::failing(&["m"], "500 Internal Server Error", "nonsense").await;
+    let (b, c) = (
+        Backend::saying(&["m"], "{}").await,
+        Backend::saying(&["m"], "{}").await,
+    );
+    for (strategy, proxy) in under_every_strategy(&[&broken, &b, &c]) {
+        let failed = failures(&proxy, REQUESTS).await;
+        assert!(failed.len() <= 5, "{strategy}: {failed:?}");
+        assert!(failed.len() * 50 < REQUESTS, "{strategy}: {failed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_fails_half_of_the_time_is_ejected_too() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let flaky = Backend::start(&["m"], move |mut call: Call| {
+        let turn = turn.fetch_add(1, SeqCst);
+        async move {
+            let status = ["500 Internal Server Error", "200 OK"][turn % 2];
+            call.answer(status, "application/json", "{}").await;
+        }
+    })
+    .await;
+    let good = Backend::saying(&["m"], "{}").await;
+    let proxy = Proxy::over("round_robin", &[&flaky, &good]);
+    let failed = failures(&proxy, 60).await;
+    assert_eq!(
+        failed.len(),
+        11,
+        "the first of more than twenty: {failed:?}"
+    );
+    assert_eq!(proxy.backend("a").await["state"], "ejected");
+}
+
+#[tokio::test]
+async fn the_request_that_tries_an_ejected_backend_does_not_pay_for_it() {
+    let broken = Backend::failing(&["m"], "500 Internal Server Error", "nonsense").await;
+    let good = Backend::saying(&["m"], "{}").await;
+    let proxy = Proxy::over("round_robin", &[&broken, &good]);
+    assert_eq!(failures(&proxy, 20).await.len(), 5);
+    let calls = broken.calls();
+    soon("it is tried", async {
+        while broken.calls() == calls {
+            assert_eq!(proxy.post("/api/chat", BODY).await.status, 200);
+        }
+    })
+    .await;
+    assert_eq!(broken.calls(), calls + 1);
+    assert_eq!(proxy.backend("a").await["state"], "ejected");
+}
+
+#[tokio::test]
+async fn when_all_fail_half_of_them_stay_in_and_clients_see_their_errors() {
+    let failing = || Backend::failing(&["m"], "500 Internal Server Error", "nonsense");
+    let all = [
+        failing().await,
+        failing().await,
+        failing().await,
+        failing().await,
+    ];
+    let proxy = Proxy::over("round_robin", &all.each_ref());
+    for _ in 0..100 {
+        let answer = proxy.post("/api/chat", BODY).await;
+        assert_eq!(answer.status, 500, "{answer:?}");
+    }
+    let mut ejected = 0;
+    for name in ["a", "b", "c", "d"] {
+        ejected += usize::from(proxy.backend(name).await["state"] == "ejected");
+    }
+    assert_eq!(ejected, 2);
+}
+
+/// One that answers each request when it is told to.
+async fn patient(go: &Arc<Semaphore>) -> Backend {
+    let go = Arc::clone(go);
+    Backend::start(&["m"], move |mut call: Call| {
+        let go = Arc::clone(&go);
+        async move {
+            go.acquire().await.unwrap().forget();
+            call.answer("200 OK", "application/json", "{}").await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn who_comes_back_gets_one_request_then_two() {
+    const WAVE: usize = 12;
+    let go = Arc::new(Semaphore::new(0));
+    let (back, other) = (patient(&go).await, patient(&go).await);
+    let proxy = Proxy::over("least_connections", &[&back, &other]);
+    back.set_healthy(false);
+    proxy.until_state("a", "down").await;
+    back.set_healthy(true);
+    proxy.until_state("a", "up").await;
+    for (wave, limit) in [(1, 1), (2, 2)] {
+        assert_eq!(proxy.backend("a").await["slow_start"], limit);
+        let mut clients = Vec::new();
+        for _ in 0..WAVE {
+            let mut client = Client::connect(proxy.address()).await;
+            client.post("/api/chat", WHOLE).await;
+            clients.push(client);
+        }
+        let called = || back.calls() + other.calls() == wave * WAVE;
+        eventually("all are with a backend", called).await;
+        assert_eq!(proxy.backend("a").await["in_flight"], limit);
+        go.add_permits(WAVE);
+        for mut client in clients {
+            assert_eq!(client.answer().await.status, 200);
+        }
+        proxy.until_idle().await;
+    }
+    assert_eq!(proxy.backend("a").await["slow_start"], 8);
 }

@@ -693,3 +693,48 @@ async fn a_refused_client_that_writes_before_it_reads_gets_its_answer() {
     }
     assert!(recorder.take().is_empty());
 }
+
+#[tokio::test]
+async fn a_refused_head_is_told_in_the_words_of_the_api_that_it_asks() {
+    let recorder = Recorder::start().await;
+    let keys = "path_prefix = \"/ollama\"\ntimeouts.request_head = \"200ms\"\n";
+    let proxy = Proxy::start(&format!(
+        "{keys}{}",
+        config("round_robin", &[recorder.url()])
+    ));
+    let native = "/error";
+    let other = "/error/message";
+    for (path, pointer) in [
+        ("/api/chat", native),
+        ("/v1/chat/completions", other),
+        ("/v1/messages?beta=true", other),
+        ("/ollama/api/chat", native),
+        ("/ollama/v1/responses", other),
+    ] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: lb\r\n");
+        let many = "x: 1\r\n".repeat(200);
+        for (status, parts) in [
+            (
+                400,
+                vec![format!(
+                    "{head}content-length: 1\r\ncontent-length: 1\r\n\r\n"
+                )],
+            ),
+            (431, vec![format!("{head}{many}\r\n")]),
+            // In more than one read.
+            (431, vec![head.clone(), format!("{many}\r\n")]),
+            (408, vec![head.clone()]),
+        ] {
+            let mut client = Client::connect(proxy.address()).await;
+            for part in parts {
+                client.send(part).await;
+                tokio::task::yield_now().await;
+            }
+            let answer = client.answer().await;
+            assert_eq!(answer.status, status, "{path}");
+            let json = answer.json();
+            let told = json.pointer(pointer).and_then(|told| told.as_str());
+            assert!(told.is_some(), "{path}: {json}");
+        }
+    }
+}

@@ -204,6 +204,44 @@ async fn a_holder_that_is_down_is_named_after_the_others_have_done_it() {
     assert_eq!(delete(&proxy, "m").await.status, 503);
 }
 
+/// Takes requests, and says nothing.
+async fn silent() -> Backend {
+    Backend::start(&["m"], async |mut call: Call| {
+        call.gone().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_holder_that_hangs_is_named_after_the_others_have_done_it() {
+    let good = Backend::saying(&["m"], r#"{"done":true}"#).await;
+    let hung = silent().await;
+    let limit = "timeouts.control = \"300ms\"";
+    let proxy = over_scripted(limit, &[&good, &hung]);
+    for calls in 1..=2 {
+        let answer = match calls {
+            1 => delete(&proxy, "m").await,
+            _ => upload(&proxy, &digest(1), "weights").await,
+        };
+        assert_eq!(answer.status, 502);
+        let error = answer.json()["error"].as_str().unwrap().to_owned();
+        assert_eq!(error, "backend b did not answer within 300ms");
+        assert_eq!((good.calls(), hung.calls()), (calls, calls));
+        assert_eq!(proxy.backend("b").await["failures"], calls);
+    }
+    assert_eq!(head(&proxy, &digest(1)).await, 502);
+    // Where one is enough, it is.
+    let unload = r#"{"model":"m","keep_alive":0}"#;
+    let answer = proxy.post("/api/generate", unload).await;
+    assert_eq!((answer.status, &*answer.body), (200, r#"{"done":true}"#));
+    proxy.until_idle().await;
+    // If it is the only one, the answer is late.
+    let proxy = over_scripted(limit, &[&hung]);
+    assert_eq!(delete(&proxy, "m").await.status, 504);
+    assert_eq!(proxy.post("/api/generate", unload).await.status, 504);
+    proxy.until_idle().await;
+}
+
 #[tokio::test]
 async fn a_pull_brings_the_model_to_every_node_and_tells_one_story() {
     let nodes = [node(&["n"]).await, node(&["m"]).await, node(&[]).await];

@@ -137,13 +137,13 @@ mod process {
             answered.load(SeqCst) >= DESCRIPTORS / 4
         })
         .await;
-        let (worked, began) = (proxy.worked(), Instant::now());
+        let (worked, began) = (proxy.processor_time(), Instant::now());
         // What is looked at is that nothing happens in this time, but for operators.
         while began.elapsed() < Duration::from_secs(1) {
             assert_eq!(get(admin, "/livez").await.status, 200);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let busy = proxy.worked().saturating_sub(worked);
+        let busy = proxy.processor_time().saturating_sub(worked);
         assert!(busy < Duration::from_millis(300), "{busy:?} in a second");
         go.close();
         while let Some(status) = clients.join_next().await {
@@ -173,7 +173,7 @@ mod process {
             assert!(answer.body.contains("server overloaded"), "{answer:?}");
         }
         until_level(admin, &["paused"]).await;
-        let worked = proxy.worked();
+        let worked = proxy.processor_time();
         let mut waiting = Client::connect(address).await;
         waiting.get("/").await;
         let early = timeout(Duration::from_millis(500), waiting.stream.readable());
@@ -181,7 +181,7 @@ mod process {
         for _ in 0..20 {
             assert_eq!(get(admin, "/readyz").await.status, 200);
         }
-        let busy = proxy.worked().saturating_sub(worked);
+        let busy = proxy.processor_time().saturating_sub(worked);
         assert!(busy < Duration::from_millis(300), "{busy:?}");
         drop(held);
         assert_eq!(waiting.answer().await.status, 200);

@@ -217,10 +217,12 @@ async fn a_question_that_takes_no_thought_is_not_waited_for_forever() {
     .await;
     let proxy = proxy("timeouts.control = \"300ms\"", &[&backend]);
     let copy = r#"{"source":"m","destination":"n"}"#;
-    for (path, body) in [("/api/show", CHAT), ("/api/copy", copy), ("/api/me", "{}")] {
+    let paths = [("/api/show", CHAT), ("/api/copy", copy), ("/api/me", "{}")];
+    for (failures, (path, body)) in (1..).zip(paths) {
         let answer = proxy.post(path, body).await;
         assert_eq!(answer.status, 504, "{path}");
         assert!(answer.body.contains("timeouts.control"), "{}", answer.body);
+        assert_eq!(proxy.backend("a").await["failures"], failures, "{path}");
     }
     let mut client = Client::connect(proxy.address()).await;
     client.post("/api/show?drip", CHAT).await;

@@ -2,8 +2,7 @@
 //!
 //! Pure: the same function scores what the proxy has learnt and, in simulations, what is true.
 
-use crate::knowledge::{Outlook, SHARING, Work};
-use smallvec::{SmallVec, smallvec};
+use crate::knowledge::{Outlook, Work};
 
 /// How much of a prompt's time the answers that are being written in the same runner lose to it.
 const PREFILL_STALL: f64 = 0.9;
@@ -52,26 +51,23 @@ impl Terms {
 /// Scores a node for a request. `miss_cost` is the share of prompts that is found computed already, over the whole
 /// fleet: a prompt that has to be computed pushes as much out of a cache as others would have found in it.
 pub fn score(work: &Work, node: &Outlook, miss_cost: f64) -> Terms {
-    let count = node.peers.len();
-    let share = 1.0 + SHARING * node.others as f64;
-    let together = (count + 1).min(node.slots);
-    let prefill_rate = node.prefill / share;
-    let decode_rate = node.decode / share / (1.0 + node.slope * (together - 1) as f64);
+    let (prefill_rate, decode_rate) = (node.prefill_rate(), node.decode_rate());
     let prefill = (work.prompt - node.cached).max(0.0) / prefill_rate;
     let decode = work.output / decode_rate;
     let own = prefill + decode;
 
     // One more answer makes each of those that are written now this much slower, as long as both last.
-    let slowing = node.slope / (1.0 + node.slope * together as f64);
+    let slowing = node.slope / (1.0 + node.slope * node.together() as f64);
+    let per_token = decode_rate.recip();
     let mut contention = OTHERS_LOSS * own * node.others as f64;
     for peer in node.peers.iter().filter(|peer| peer.is_decoding) {
-        contention += PREFILL_STALL * prefill + decode.min(peer.output / decode_rate) * slowing;
+        contention += PREFILL_STALL * prefill + decode.min(peer.output * per_token) * slowing;
     }
 
-    let waiting = (count + 1).saturating_sub(node.slots) as f64;
+    let waiting = (node.peers.len() + 1).saturating_sub(node.slots) as f64;
     Terms {
         load: node.load,
-        wait: wait(node, prefill_rate, decode_rate),
+        wait: node.wait(),
         prefill,
         decode,
         contention,
@@ -80,21 +76,4 @@ pub fn score(work: &Work, node: &Outlook, miss_cost: f64) -> Terms {
             + UNPROVEN * node.unproven as f64
             + if node.is_stuck { STUCK } else { 0.0 },
     }
-}
-
-/// Seconds until a slot is free, those in the runner served in order of arrival, and until prompts that came before are
-/// done, which keep the whole node busy.
-fn wait(node: &Outlook, prefill_rate: f64, decode_rate: f64) -> f64 {
-    let prompts: f64 = node.peers.iter().map(|peer| peer.prefill).sum::<f64>() / prefill_rate;
-    let busy = prompts + node.others_prefill;
-    if node.peers.len() < node.slots {
-        return busy;
-    }
-    let mut free_at: SmallVec<[f64; 8]> = smallvec![0.0; node.slots];
-    for peer in &node.peers {
-        if let Some(first) = free_at.iter_mut().min_by(|a, b| a.total_cmp(b)) {
-            *first += peer.prefill / prefill_rate + peer.output / decode_rate;
-        }
-    }
-    free_at.into_iter().fold(f64::INFINITY, f64::min).max(busy)
 }

@@ -2,6 +2,7 @@
 
 use super::arrival::Arrival;
 use super::lengths::Lengths;
+use crate::sim::Row;
 use fastrand::Rng;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,6 +20,9 @@ pub struct Planned {
     pub model: Arc<str>,
     /// Length of the prompt, or of the session's new message.
     pub prompt_tokens: u32,
+    /// Names of the blocks that the prompt begins with, as of a trace: equal ones are equal texts of
+    /// [`BLOCK_TOKENS`](crate::sim::BLOCK_TOKENS).
+    pub blocks: Vec<u64>,
     /// Length of the answer that is asked for; an embedding has none.
     pub output_tokens: u32,
     /// Which conversation it belongs to, if to any. Turns of one session are sent in their order in the plan.
@@ -116,28 +120,31 @@ impl Workload {
         planned
     }
 
-    /// The requests of a trace: when each was sent, the tokens of its prompt and of its answer. Only models and the share
-    /// of embeddings are drawn; rate, amount and lengths are the trace's.
-    pub fn replay(&self, trace: &[(Duration, u32, u32)], seed: u64) -> Vec<Planned> {
+    /// The requests of a trace: when each was sent, and the lengths of its prompt and of its answer. Only models and the
+    /// share of embeddings are drawn, and of the amount no more is sent than there is. Times are divided by `factor`,
+    /// which is above 0.
+    pub fn replay(&self, trace: &[Row], factor: f64, seed: u64) -> Vec<Planned> {
         let mut contents = Rng::with_seed(!seed);
-        let mut planned: Vec<Planned> = trace
-            .iter()
-            .take(REQUESTS)
-            .map(|&(at, prompt_tokens, output_tokens)| {
-                let drawn = self.request(at, None, &mut contents);
-                Planned {
-                    prompt_tokens: prompt_tokens.max(1),
-                    output_tokens: if drawn.embedding {
-                        0
-                    } else {
-                        output_tokens.max(1)
-                    },
-                    ..drawn
-                }
-            })
-            .collect();
-        planned.sort_by_key(|planned| planned.at);
-        planned
+        let (until, count) = match self.amount {
+            Amount::For(until) => (until, REQUESTS),
+            Amount::Requests(count) => (Duration::MAX, count.min(REQUESTS)),
+        };
+        let planned = trace.iter().take(count).map(|row| {
+            // A time that cannot be counted is never.
+            let at = Duration::try_from_secs_f64(row.at.as_secs_f64() / factor);
+            let drawn = self.request(at.unwrap_or(Duration::MAX), None, &mut contents);
+            Planned {
+                prompt_tokens: row.prompt.max(1),
+                blocks: row.blocks.clone(),
+                output_tokens: if drawn.embedding {
+                    0
+                } else {
+                    row.output.max(1)
+                },
+                ..drawn
+            }
+        });
+        planned.take_while(|planned| planned.at < until).collect()
     }
 
     fn request(&self, at: Duration, session: Option<Turn>, rng: &mut Rng) -> Planned {
@@ -151,6 +158,7 @@ impl Workload {
             at,
             model: embedding.map_or(chosen, |(model, _)| Arc::clone(model)),
             prompt_tokens,
+            blocks: Vec::new(),
             output_tokens: if embedding.is_some() {
                 0
             } else {
@@ -218,21 +226,37 @@ mod tests {
         assert_eq!(lengths(workload.plan(9)), lengths(slower.plan(9)));
     }
 
+    #[track_caller]
+    fn check_replay(amount: Amount, factor: f64, expected: &[(u64, u32, u32, usize)]) {
+        let row = |at, prompt, output, blocks: &[u64]| Row {
+            at: Duration::from_secs(at),
+            prompt,
+            output,
+            blocks: blocks.to_vec(),
+        };
+        let trace = [
+            row(0, 9, 0, &[]),
+            row(1, 0, 4, &[]),
+            row(4, 600, 7, &[1, 2]),
+        ];
+        let mut workload = workload(amount);
+        workload.embeddings = None;
+        let plan = workload.replay(&trace, factor, 4);
+        let told = |p: &Planned| {
+            let at = u64::try_from(p.at.as_millis()).unwrap();
+            (at, p.prompt_tokens, p.output_tokens, p.blocks.len())
+        };
+        assert_eq!(plan.iter().map(told).collect::<Vec<_>>(), expected);
+    }
+
     #[test]
     fn a_trace_is_sent_as_it_was() {
-        let trace = [
-            (Duration::from_secs(2), 30, 4),
-            (Duration::from_secs(1), 9, 0),
-        ];
-        let mut workload = workload(Amount::Requests(0));
-        workload.embeddings = None;
-        let plan = workload.replay(&trace, 4);
-        let lengths = |planned: &Planned| (planned.prompt_tokens, planned.output_tokens);
-        assert_eq!(
-            plan.iter().map(lengths).collect::<Vec<_>>(),
-            [(9, 1), (30, 4)]
-        );
-        assert!(plan.is_sorted_by_key(|planned| planned.at));
+        let whole = [(0, 9, 1, 0), (1000, 1, 4, 0), (4000, 600, 7, 2)];
+        check_replay(Amount::Requests(usize::MAX), 1.0, &whole);
+        check_replay(Amount::Requests(2), 1.0, &whole[..2]);
+        check_replay(Amount::For(Duration::from_secs(4)), 1.0, &whole[..2]);
+        let faster = whole.map(|(at, prompt, output, blocks)| (at / 2, prompt, output, blocks));
+        check_replay(Amount::For(Duration::from_secs(3)), 2.0, &faster);
     }
 
     #[test]

@@ -2,12 +2,16 @@
 
 use super::plan::Planned;
 use super::target::Api;
+use crate::sim::BLOCK_TOKENS;
 use bytes::Bytes;
 use fastrand::Rng;
 use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes of English text that make a token, more or less.
 const BYTES_PER_TOKEN: usize = 4;
+/// No word is longer, with the space behind it.
+const WORD_BYTES: usize = 9;
 const WORDS: [&str; 32] = [
     "apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbor", "island",
     "jungle", "kettle", "ladder", "market", "needle", "orange", "pencil", "quarry", "river",
@@ -33,7 +37,7 @@ impl Talk {
 
     /// The path and the body of the next request.
     pub(super) fn ask(&mut self, planned: &Planned, api: Api) -> (&'static str, Bytes) {
-        let text = self.text(planned.prompt_tokens);
+        let text = self.prompt(planned);
         let model = &*planned.model;
         let (path, body) = if planned.embedding {
             let path = match api {
@@ -71,17 +75,35 @@ impl Talk {
         }
     }
 
-    fn text(&mut self, tokens: u32) -> String {
-        let bytes = (tokens as usize).saturating_mul(BYTES_PER_TOKEN);
-        let mut text = String::with_capacity(bytes + 10);
-        while text.len() < bytes {
-            text.push_str(self.rng.choice(&WORDS).unwrap_or(&"word"));
-            text.push(' ');
+    /// The blocks that it begins with, and then what nobody said before.
+    fn prompt(&mut self, planned: &Planned) -> String {
+        let mut left = planned.prompt_tokens;
+        let mut prompt = String::with_capacity(bytes(left) + WORD_BYTES);
+        for block in &planned.blocks {
+            let tokens = left.min(BLOCK_TOKENS);
+            // Blocks have small numbers, as conversations may have.
+            let seed = xxh3_64(&block.to_le_bytes());
+            write(&mut prompt, tokens, &mut Rng::with_seed(seed));
+            left -= tokens;
         }
-        // All words are ASCII, so any byte is the end of a character.
-        text.truncate(bytes);
-        text
+        write(&mut prompt, left, &mut self.rng);
+        prompt
     }
+}
+
+fn bytes(tokens: u32) -> usize {
+    (tokens as usize).saturating_mul(BYTES_PER_TOKEN)
+}
+
+/// Adds a text of this length.
+fn write(to: &mut String, tokens: u32, rng: &mut Rng) {
+    let end = to.len() + bytes(tokens);
+    while to.len() < end {
+        to.push_str(rng.choice(&WORDS).unwrap_or(&"word"));
+        to.push(' ');
+    }
+    // All words are ASCII, so any byte is the end of a character.
+    to.truncate(end);
 }
 
 #[cfg(test)]
@@ -94,6 +116,7 @@ mod tests {
             at: Duration::ZERO,
             model: "m".into(),
             prompt_tokens: 25,
+            blocks: Vec::new(),
             output_tokens: 7,
             session: None,
             embedding,
@@ -123,6 +146,36 @@ mod tests {
         );
         check(true, Api::Native, "/api/embed", "/input", limit);
         check(true, Api::Openai, "/v1/embeddings", "/input", "/max_tokens");
+    }
+
+    #[track_caller]
+    fn check_blocks(blocks: &[u64], common: usize) {
+        let say = |blocks: &[u64], seed| {
+            let planned = Planned {
+                prompt_tokens: 3 * BLOCK_TOKENS / 2,
+                blocks: blocks.to_vec(),
+                ..planned(false)
+            };
+            let (_, body) = Talk::new(seed).ask(&planned, Api::Native);
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            body["messages"][0]["content"].as_str().unwrap().to_owned()
+        };
+        let (one, other) = (say(&[1, 2], 1), say(blocks, 2));
+        assert_eq!((one.len(), other.len()), (3072, 3072));
+        let equal = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b);
+        // Different texts may begin with the same word.
+        let equal = equal.count();
+        assert!((common..common + 9).contains(&equal), "{equal}");
+    }
+
+    #[test]
+    fn prompts_begin_alike_as_far_as_their_blocks_are_the_same() {
+        check_blocks(&[1, 2], 3072);
+        check_blocks(&[1, 2, 3], 3072);
+        check_blocks(&[1], 2048);
+        check_blocks(&[1, 3], 2048);
+        check_blocks(&[2, 1], 0);
+        check_blocks(&[], 0);
     }
 
     #[test]

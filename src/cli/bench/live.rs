@@ -1,12 +1,14 @@
 //! `llamero bench live`: load on a running proxy or node.
 
-use super::bar;
 use super::output::Output;
+use super::{bar, read_trace};
 use crate::bench::live::{
     Amount, Api, Arrival, Driven, Lengths, Options, Progress, Sessions, Target, Workload, drive,
 };
 use crate::bench::{Kind, Measure, Report, Series, Summary, time};
+use crate::sim::Row;
 use anyhow::{Context as _, bail};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,8 @@ use std::time::Duration;
 const ERRORS_SHOWN: usize = 5;
 /// How long requests come if nothing is said.
 const DURATION: Duration = Duration::from_secs(60);
+/// How many a second, unless a trace says.
+const RATE: f64 = 2.0;
 
 /// Load on a running proxy or node.
 ///
@@ -29,15 +33,18 @@ pub struct LiveArgs {
     /// The API to speak
     #[arg(long, value_enum, default_value_t = Api::Native)]
     api: Api,
-    /// Requests a second; with --sessions, sessions that begin in a second
-    #[arg(long, value_name = "N", default_value_t = 2.0, value_parser = positive)]
-    rate: f64,
-    /// How long requests are sent [default: 60s]
+    /// Requests a second; with --sessions, sessions that begin in a second [default: 2, or the trace's own]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    rate: Option<f64>,
+    /// How long requests are sent [default: 60s, or the whole trace]
     #[arg(long, value_name = "TIME", value_parser = time::parse, conflicts_with_all = ["requests", "sessions"])]
     duration: Option<Duration>,
     /// How many requests are sent, instead of for how long
     #[arg(long, value_name = "N", conflicts_with = "sessions")]
     requests: Option<usize>,
+    /// Take times and lengths from an Azure CSV or a Mooncake JSONL file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["arrival", "cv", "sessions", "prompt_tokens", "output_tokens"])]
+    trace: Option<PathBuf>,
     /// How the gaps between requests are spread
     #[arg(long, value_enum, default_value_t = Gaps::Poisson)]
     arrival: Gaps,
@@ -88,7 +95,8 @@ const EXAMPLES: &str = "\
 Examples:
   llamero bench live --target 127.0.0.1:11434 --rate 4 --duration 2m --html report.html
   llamero bench live --target gpu1 --arrival gamma --cv 4 --model llama3.2=3 --model qwen3:8b=1
-  llamero bench live --target gpu1 --sessions 20 --turns 5 --think 10s --json";
+  llamero bench live --target gpu1 --sessions 20 --turns 5 --think 10s --json
+  llamero bench live --target gpu1 --trace azure.csv --requests 500 --rate 3";
 
 /// How gaps are spread, as it is typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -113,10 +121,14 @@ pub async fn run(args: LiveArgs) -> anyhow::Result<ExitCode> {
         bail!("--warmup takes all of --duration: nothing would be measured");
     }
     args.output.check()?;
+    let trace = args.trace.as_deref().map(read_trace).transpose()?;
     let target = Target::new(&args.target, args.api, args.connections_limit)?;
     let target = Arc::new(target);
     let workload = args.workload(&target.models().await?)?;
-    let planned = workload.plan(args.seed);
+    let planned = match &trace {
+        Some(trace) => workload.replay(trace, args.speed(trace), args.seed),
+        None => workload.plan(args.seed),
+    };
     let options = Options {
         scenario: args.scenario(),
         seed: args.seed,
@@ -153,16 +165,34 @@ impl LiveArgs {
         }
     }
 
+    /// How many times faster a trace is sent than it was.
+    fn speed(&self, trace: &[Row]) -> f64 {
+        let span = trace.last().map_or(0.0, |row| row.at.as_secs_f64());
+        match self.rate {
+            Some(rate) if span > 0.0 => rate * span / trace.len() as f64,
+            _ => 1.0,
+        }
+    }
+
     /// What was offered, in words.
     fn scenario(&self) -> String {
+        let rate = self.rate.unwrap_or(RATE);
+        if let Some(trace) = &self.trace {
+            let name = trace.file_name().unwrap_or(trace.as_os_str());
+            let name = name.to_string_lossy();
+            return match self.rate {
+                Some(rate) => format!("{name} at {rate}/s"),
+                None => name.into_owned(),
+            };
+        }
         let gaps = match self.arrival {
             Gaps::Poisson => "poisson".to_owned(),
             Gaps::Gamma => format!("gamma cv {}", self.cv),
             Gaps::Constant => "constant".to_owned(),
         };
         match self.sessions {
-            Some(sessions) => format!("{sessions} sessions, {gaps} {}/s", self.rate),
-            None => format!("{gaps} {}/s", self.rate),
+            Some(sessions) => format!("{sessions} sessions, {gaps} {rate}/s"),
+            None => format!("{gaps} {rate}/s"),
         }
     }
 
@@ -189,10 +219,12 @@ impl LiveArgs {
         };
         Ok(Workload {
             arrival: self.arrival(),
-            rate: self.rate,
-            amount: match self.sessions.or(self.requests) {
-                Some(count) => Amount::Requests(count),
-                None => Amount::For(self.duration.unwrap_or(DURATION)),
+            rate: self.rate.unwrap_or(RATE),
+            amount: match (self.sessions.or(self.requests), self.duration, &self.trace) {
+                (Some(count), _, _) => Amount::Requests(count),
+                (None, Some(duration), _) => Amount::For(duration),
+                (None, None, Some(_)) => Amount::Requests(usize::MAX),
+                (None, None, None) => Amount::For(DURATION),
             },
             models,
             embeddings,
@@ -211,16 +243,21 @@ impl LiveArgs {
             slo: self.output.slo,
         };
         let run = &driven.run;
+        let lengths = match self.trace {
+            Some(_) => String::new(),
+            None => format!(
+                ", prompts of {} and answers of {} tokens",
+                self.prompt_tokens, self.output_tokens
+            ),
+        };
         let subtitle = format!(
-            "{}, {} API, {}, prompts of {} and answers of {} tokens, seed {}",
+            "{}, {} API, {}{lengths}, seed {}",
             target.url(),
             match self.api {
                 Api::Native => "native",
                 Api::Openai => "OpenAI",
             },
             run.scenario,
-            self.prompt_tokens,
-            self.output_tokens,
             self.seed,
         );
         let summary = Summary::of(run, &by);

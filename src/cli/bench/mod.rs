@@ -5,6 +5,11 @@ mod live;
 mod output;
 mod sim;
 
+use crate::sim::{Row, read_trace as read};
+use anyhow::Context as _;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// What `bench` takes.
@@ -31,4 +36,10 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         Command::Sim(args) => sim::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Live(args) => live::run(args).await,
     }
+}
+
+/// The requests of a trace's file.
+fn read_trace(path: &Path) -> anyhow::Result<Vec<Row>> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    read(BufReader::new(file)).with_context(|| path.display().to_string())
 }

@@ -1,17 +1,15 @@
 //! `llamero bench sim`: every strategy on every simulated fleet, and how they compare.
 
-use super::bar;
 use super::output::Output;
+use super::{bar, read_trace};
 use crate::balance;
 use crate::bench::{Kind, Measure, Ratios, Report, Summary};
 use crate::sim::{
     CLAIRVOYANT, Case, Chooser, LOWER_BOUND, PATIENCE, Params, SCENARIOS, Scenario, Situation,
-    gate, read_trace, sweep,
+    gate, sweep,
 };
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::PathBuf;
 
 /// Strategies compared on simulated fleets, in virtual time.
@@ -206,11 +204,8 @@ fn scenario_cases(args: &SimArgs, contenders: &[Contender]) -> anyhow::Result<Ve
     } else {
         args.scenario.iter().map(find).collect::<Result<_, _>>()?
     };
-    let trace = args.trace.as_ref().map(|path| {
-        let file = File::open(path).with_context(|| path.display().to_string())?;
-        read_trace(BufReader::new(file)).with_context(|| path.display().to_string())
-    });
-    let trace = trace.transpose()?.map(Into::into);
+    let trace = args.trace.as_deref().map(read_trace).transpose()?;
+    let trace = trace.map(Into::into);
     let mut cases = Vec::new();
     for scenario in scenarios {
         for load in if args.gate {

@@ -23,6 +23,7 @@ pub(super) struct Described {
     models: Option<Vec<DescribedModel>>,
     prefill_tokens_per_second: Option<f64>,
     decode_tokens_per_second: Option<f64>,
+    crowding: Option<f64>,
     slots: Option<usize>,
     load_bytes_per_second: Option<f64>,
     loaded_limit: Option<usize>,
@@ -80,6 +81,7 @@ impl Described {
                 decode_tokens_per_second: self
                     .decode_tokens_per_second
                     .unwrap_or(base.decode_tokens_per_second),
+                crowding: self.crowding.unwrap_or(base.crowding),
                 slots: self.slots.unwrap_or(base.slots),
                 load_bytes_per_second: self
                     .load_bytes_per_second

@@ -4,11 +4,7 @@
 //! prefix in common exactly if they have its hash in common. The hashes have a fixed seed, so that all proxies of a
 //! fleet agree; nothing of a text leaves the process but these 64-bit numbers.
 
-use serde::Deserializer;
-use serde::de::{DeserializeSeed, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 use smallvec::SmallVec;
-use std::fmt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Prefixes that are kept of one request: the first quarter, where conversations with the same beginning part, and the
@@ -94,41 +90,6 @@ impl Chain {
             prefix.hash = xxh3_64_with_seed(&prefix.hash.to_le_bytes(), head);
         }
         self.kept
-    }
-}
-
-/// Reads a JSON array into a chain, each element a message; null is an empty one.
-pub(super) struct Messages;
-
-impl<'de> DeserializeSeed<'de> for Messages {
-    type Value = Chain;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Chain, D::Error> {
-        deserializer.deserialize_option(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Messages {
-    type Value = Chain;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array")
-    }
-
-    fn visit_none<E>(self) -> Result<Chain, E> {
-        Ok(Chain::default())
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Chain, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Chain, A::Error> {
-        let mut chain = Chain::default();
-        while let Some(message) = array.next_element::<&RawValue>()? {
-            chain.push(message.get().as_bytes());
-        }
-        Ok(chain)
     }
 }
 

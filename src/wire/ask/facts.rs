@@ -1,21 +1,19 @@
 //! What a body says besides the model: sizes, hashes and switches, never text.
 
-use super::chain::{Chain, Messages, Prefix};
+use super::chain::{Chain, Prefix};
 use super::keep_alive;
 use super::kind::Kind;
 use super::options::{Options, RunnerOptions};
-use super::text::Key;
+use super::reader::Reader;
 use crate::session;
 use crate::wire::ModelKey;
-use serde::Deserializer as _;
-use serde::de::{MapAccess, Visitor};
-use serde_json::value::RawValue;
 use smallvec::SmallVec;
-use std::fmt;
 
 /// Facts of a body that routing may use. All are at rest in a body that says nothing about them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Facts {
+    /// What `model` names.
+    pub model: Option<ModelKey>,
     /// What the model's runner is to be started with.
     pub runner: RunnerOptions,
     /// Tokens that the answer may have at most, if it says.
@@ -38,7 +36,6 @@ pub struct Facts {
 #[derive(Debug)]
 pub(super) struct Notes<'a> {
     kind: Kind,
-    lists: bool,
     messages: Option<Chain>,
     text: Option<&'a str>,
     system: Option<&'a str>,
@@ -53,11 +50,10 @@ pub(super) struct Notes<'a> {
 }
 
 impl<'a> Notes<'a> {
-    /// Notes on a body of a kind; `lists` says whether messages are to be a list.
-    pub(super) fn new(kind: Kind, lists: bool) -> Self {
+    /// Notes on a body of a kind.
+    pub(super) fn new(kind: Kind) -> Self {
         Self {
             kind,
-            lists: lists && matches!(kind, Kind::Chat | Kind::Responses),
             messages: None,
             text: None,
             system: None,
@@ -72,22 +68,22 @@ impl<'a> Notes<'a> {
         }
     }
 
-    /// Takes the value of a key, if the key is worth it.
-    ///
-    /// # Errors
-    /// When the value is no JSON, or messages are to be a list and are not.
-    pub(super) fn take<A: MapAccess<'a>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-    ) -> Result<bool, A::Error> {
+    /// Takes the value of a key, if the key is worth it. `None` where the value is no JSON.
+    pub(super) fn take(&mut self, key: &str, reader: &mut Reader<'a>) -> Option<bool> {
         let Some(text_key) = self.kind.text_key() else {
-            return Ok(false);
+            return Some(false);
         };
         let is = |name: &str| key.eq_ignore_ascii_case(name);
-        if self.lists && is(text_key) {
-            self.messages = Some(map.next_value_seed(Messages)?);
-            return Ok(true);
+        if is(text_key) && matches!(self.kind, Kind::Chat | Kind::Responses) {
+            (self.messages, self.text) = (None, None);
+            match reader.peek()? {
+                b'[' => {
+                    let messages = self.messages.insert(Chain::default());
+                    reader.array(|message| messages.push(message.as_bytes()))?;
+                }
+                _ => self.text = Some(reader.value()?).filter(|raw| *raw != "null"),
+            }
+            return Some(true);
         }
         let slot = if is(text_key) {
             &mut self.text
@@ -106,21 +102,21 @@ impl<'a> Notes<'a> {
         } else if is("max_tokens") || is("max_completion_tokens") || is("max_output_tokens") {
             &mut self.max_tokens
         } else if is("metadata") {
-            self.metadata_user = user_of(map.next_value::<&RawValue>()?.get());
-            return Ok(true);
+            self.metadata_user = user_of(reader.value()?);
+            return Some(true);
         } else if is("options") {
-            self.options.take(map.next_value::<&RawValue>()?.get());
-            return Ok(true);
+            self.options.take(reader.value()?);
+            return Some(true);
         } else {
-            return Ok(false);
+            return Some(false);
         };
-        let raw = map.next_value::<&RawValue>()?.get();
+        let raw = reader.value()?;
         // To a Go string, null changes nothing; everything else it empties.
         let is_go_string = is("prompt") || is("system");
         if raw != "null" || !is_go_string {
             *slot = (raw != "null").then_some(raw);
         }
-        Ok(true)
+        Some(true)
     }
 
     /// What was noted, for a body that names this model.
@@ -142,9 +138,10 @@ impl<'a> Notes<'a> {
         }
         let system = self.system.unwrap_or_default().as_bytes();
         let tools = self.tools.unwrap_or_default().as_bytes();
-        let model = model.unwrap_or_default();
-        let model_hash = ModelKey::parse(model).map_or(0, |key| key.hash64());
+        let model = model.and_then(ModelKey::parse);
+        let model_hash = model.as_ref().map_or(0, ModelKey::hash64);
         Facts {
+            model,
             runner: self.options.runner,
             output_limit,
             stream: self.stream.and_then(|raw| serde_json::from_str(raw).ok()),
@@ -182,28 +179,13 @@ fn is_empty(raw: &str) -> bool {
 
 /// `user_id` of a `metadata` object.
 fn user_of(raw: &str) -> Option<&str> {
-    serde_json::Deserializer::from_str(raw)
-        .deserialize_map(UserId)
-        .ok()?
-}
-
-struct UserId;
-
-impl<'de> Visitor<'de> for UserId {
-    type Value = Option<&'de str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut user = None;
-        while let Some(key) = map.next_key_seed(Key)? {
-            let raw: &RawValue = map.next_value()?;
-            if key.eq_ignore_ascii_case("user_id") {
-                user = Some(raw.get());
-            }
+    let mut user = None;
+    Reader::new(raw).object(|reader, key| {
+        let value = reader.value()?;
+        if key.eq_ignore_ascii_case("user_id") {
+            user = Some(value);
         }
-        Ok(user)
-    }
+        Some(())
+    })?;
+    user
 }

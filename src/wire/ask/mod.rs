@@ -9,6 +9,7 @@ mod facts;
 mod keep_alive;
 mod kind;
 mod options;
+mod reader;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -19,11 +20,12 @@ pub use kind::Kind;
 pub use options::RunnerOptions;
 
 use facts::Notes;
-use serde::Deserializer as _;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use reader::Reader;
+use serde::Deserialize as _;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny};
 use std::borrow::Cow;
-use std::fmt;
-use text::{Key, Text};
+use std::collections::HashMap;
+use text::Text;
 use thiserror::Error;
 
 /// What a body asks for.
@@ -88,42 +90,42 @@ impl<'a> Ask<'a> {
 }
 
 fn parse(kind: Kind, text: &str) -> Result<Ask<'_>, AskError> {
-    let read = |lists| {
-        let visitor = AskVisitor { kind, lists };
-        serde_json::Deserializer::from_str(text).deserialize_map(visitor)
-    };
-    // A list of messages is the rule, and is taken apart in passing, which fails if it is something else.
-    Ok(read(true).or_else(|_| read(false))?)
-}
-
-struct AskVisitor {
-    kind: Kind,
-    /// Whether messages are taken for a list.
-    lists: bool,
-}
-
-impl<'de> Visitor<'de> for AskVisitor {
-    type Value = Ask<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ask<'de>, A::Error> {
-        let (mut model, mut name) = (None, None);
-        let mut notes = Notes::new(self.kind, self.lists);
-        while let Some(key) = map.next_key_seed(Key)? {
-            if key.eq_ignore_ascii_case("model") {
-                model = map.next_value_seed(Text)?.or(model);
-            } else if key.eq_ignore_ascii_case("name") {
-                let raw: &serde_json::value::RawValue = map.next_value()?;
-                let text = Text.deserialize(&mut serde_json::Deserializer::from_str(raw.get()));
-                name = text.unwrap_or_default().or(name);
-            } else if !notes.take(&key, &mut map)? {
-                map.next_value::<IgnoredAny>()?;
+    let (mut model, mut name) = (None, None);
+    let mut notes = Notes::new(kind);
+    let mut failure = None;
+    let whole = Reader::new(text).object(|reader, key| {
+        if key.eq_ignore_ascii_case("model") {
+            match string(reader.value()?) {
+                Ok(text) => model = text.or(model.take()),
+                Err(error) => failure = failure.take().or(Some(error)),
             }
+        } else if key.eq_ignore_ascii_case("name") {
+            name = string(reader.value()?).unwrap_or_default().or(name.take());
+        } else if !notes.take(key, reader)? {
+            reader.value()?;
         }
-        let facts = notes.finish(model.as_deref());
-        Ok(Ask { model, name, facts })
+        Some(())
+    });
+    if whole.is_none() {
+        return Err(what_is_wrong(text).into());
     }
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    let facts = notes.finish(model.as_deref());
+    Ok(Ask { model, name, facts })
+}
+
+fn string(raw: &str) -> Result<Option<Cow<'_, str>>, serde_json::Error> {
+    Text.deserialize(&mut serde_json::Deserializer::from_str(raw))
+}
+
+/// Why a text is no JSON object, in a parser's words.
+fn what_is_wrong(text: &str) -> serde_json::Error {
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let parsed = HashMap::<Cow<'_, str>, IgnoredAny>::deserialize(&mut parser);
+    parsed.map_or_else(
+        |error| error,
+        |_| serde_json::Error::custom("no JSON object"),
+    )
 }

@@ -1,10 +1,6 @@
 //! The options of a request that its model's runner is started with.
 
-use super::text::Key;
-use serde::Deserializer as _;
-use serde::de::{MapAccess, Visitor};
-use serde_json::value::RawValue;
-use std::fmt;
+use super::reader::Reader;
 
 /// What a runner is started with: a model that is loaded with other values is loaded again. `None` where the request
 /// leaves it open.
@@ -32,9 +28,27 @@ impl Options {
             *self = Self::default();
             return;
         }
-        // An object was checked by the reader that found it; anything else says nothing.
-        if let Ok(options) = serde_json::Deserializer::from_str(raw).deserialize_map(Given(*self)) {
-            *self = options;
+        let mut given = *self;
+        let read = Reader::new(raw).object(|reader, key| {
+            given.note(key, reader.value()?);
+            Some(())
+        });
+        // What is no object says nothing.
+        if read.is_some() {
+            *self = given;
+        }
+    }
+
+    fn note(&mut self, key: &str, raw: &str) {
+        match key {
+            "num_ctx" => self.runner.num_ctx = integer(raw),
+            "num_batch" => self.runner.num_batch = integer(raw),
+            "num_gpu" => self.runner.num_gpu = integer(raw),
+            "main_gpu" => self.runner.main_gpu = integer(raw),
+            "use_mmap" => self.runner.use_mmap = serde_json::from_str(raw).ok(),
+            "num_thread" => self.runner.num_thread = integer(raw),
+            "num_predict" => self.num_predict = integer(raw),
+            _ => {}
         }
     }
 }
@@ -45,34 +59,6 @@ pub(super) struct Options {
     pub(super) runner: RunnerOptions,
     /// Tokens that the answer may have; negative for no limit.
     pub(super) num_predict: Option<i64>,
-}
-
-struct Given(Options);
-
-impl<'de> Visitor<'de> for Given {
-    type Value = Options;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Options, A::Error> {
-        let Self(mut options) = self;
-        while let Some(key) = map.next_key_seed(Key)? {
-            let raw = map.next_value::<&RawValue>()?.get();
-            match &*key {
-                "num_ctx" => options.runner.num_ctx = integer(raw),
-                "num_batch" => options.runner.num_batch = integer(raw),
-                "num_gpu" => options.runner.num_gpu = integer(raw),
-                "main_gpu" => options.runner.main_gpu = integer(raw),
-                "use_mmap" => options.runner.use_mmap = serde_json::from_str(raw).ok(),
-                "num_thread" => options.runner.num_thread = integer(raw),
-                "num_predict" => options.num_predict = integer(raw),
-                _ => {}
-            }
-        }
-        Ok(options)
-    }
 }
 
 /// A number, whatever is behind its point cut off.

@@ -152,7 +152,14 @@ pub async fn dead_address() -> SocketAddr {
 
 impl Call {
     /// Reads a request with `Content-Length` or without a body; `None` if the connection ends first.
-    pub async fn read(mut stream: TcpStream) -> Option<Self> {
+    pub async fn read(stream: TcpStream) -> Option<Self> {
+        let mut call = Self::read_head(stream).await?;
+        call.read_body().await?;
+        Some(call)
+    }
+
+    /// Reads a request's head, and what came with it of its body; `None` if the connection ends first.
+    pub async fn read_head(mut stream: TcpStream) -> Option<Self> {
         let mut read = Vec::new();
         let head_end = loop {
             if let Some(at) = find(&read, b"\r\n\r\n") {
@@ -168,12 +175,16 @@ impl Call {
             }
         };
         let head = String::from_utf8_lossy(&read[..head_end]).into_owned();
-        let length = header(&head, "content-length")
-            .and_then(|length| length.parse().ok())
-            .unwrap_or(0);
-        let mut body = read.split_off(head_end);
-        while body.len() < length {
-            if timeout(PATIENCE, stream.read_buf(&mut body))
+        let body = read.split_off(head_end);
+        Some(Self { stream, head, body })
+    }
+
+    /// Reads the rest of a body whose length was told.
+    pub async fn read_body(&mut self) -> Option<()> {
+        let length = self.header("content-length");
+        let length = length.and_then(|length| length.parse().ok()).unwrap_or(0);
+        while self.body.len() < length {
+            if timeout(PATIENCE, self.stream.read_buf(&mut self.body))
                 .await
                 .ok()?
                 .ok()?
@@ -182,7 +193,7 @@ impl Call {
                 return None;
             }
         }
-        Some(Self { stream, head, body })
+        Some(())
     }
 
     /// A header's value, if the request has it.

@@ -68,18 +68,17 @@ impl Proxy {
 
     /// Waits until no backend has anything in flight: nothing was leaked.
     pub async fn until_idle(&self) {
-        loop {
-            let status = self.status().await;
-            if status["backends"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .all(|backend| backend["in_flight"] == 0)
-            {
-                return;
-            }
+        while self.in_flight().await > 0 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// How many requests all backends have together.
+    pub async fn in_flight(&self) -> usize {
+        let status = self.status().await;
+        let backends = status["backends"].as_array().unwrap().iter();
+        let counts = backends.map(|backend| backend["in_flight"].as_u64().unwrap());
+        usize::try_from(counts.sum::<u64>()).unwrap()
     }
 }
 

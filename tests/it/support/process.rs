@@ -166,19 +166,6 @@ impl Process {
         std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count()
     }
 
-    /// The time that it has spent on a processor so far.
-    #[cfg(target_os = "linux")]
-    pub fn worked(&self) -> Duration {
-        /// Ticks in a second, which Linux has the same everywhere.
-        const TICKS: u64 = 100;
-        let id = self.child.id().expect("it runs");
-        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-        let (_, fields) = stat.rsplit_once(')').unwrap();
-        let ticks = fields.split_whitespace().skip(11).take(2);
-        let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
-        Duration::from_millis(ticks * 1000 / TICKS)
-    }
-
     /// Where it answers operators.
     pub async fn admin(&mut self) -> SocketAddr {
         let line = self.line_with("listening for operators").await;
@@ -207,6 +194,18 @@ impl Process {
             .and_then(|line| line.split_whitespace().nth(1))
             .unwrap();
         kibibytes.parse::<usize>().unwrap() << 10
+    }
+
+    /// The processor time that all its threads have had so far.
+    #[cfg(target_os = "linux")]
+    pub fn processor_time(&self) -> Duration {
+        let id = self.child.id().expect("it runs");
+        let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+        let nanoseconds = threads.flatten().filter_map(|thread| {
+            let spent = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            spent.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(nanoseconds.sum())
     }
 
     /// Waits for its end and returns the exit code.
