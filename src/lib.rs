@@ -7,7 +7,7 @@
 //! | what | modules |
 //! | --- | --- |
 //! | the wire: API families, names, errors, what is read of a body | [`wire`], `head`, `header`, `route`, [`demand`] |
-//! | measures, limits and judgements, pure | `alarm`, `budget`, `clock`, `descriptors`, `ewma`, `memory`, `overload`, `retries`, `silence`, [`health`] |
+//! | measures, limits and judgements, pure | `alarm`, `budget`, `clock`, `descriptors`, `ewma`, `memory`, `overload`, `retries`, `silence`, `sync`, [`health`] |
 //! | what is learnt of nodes and models from what they are given and answer, pure | [`knowledge`] |
 //! | addresses and connections; a client's body as it comes in, and as it goes to several | `address`, `origin`, `tcp`, `backend_socket`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
@@ -73,6 +73,8 @@ mod error;
 mod ewma;
 mod feed;
 mod fleet;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gateway;
 mod head;
 mod header;
@@ -103,6 +105,7 @@ mod silence;
 pub mod sim;
 mod state;
 mod survey;
+mod sync;
 mod tcp;
 mod upload;
 mod upstream;

@@ -1,7 +1,6 @@
 //! Tells whoever waits for room that some came free.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence};
-use tokio::sync::Notify;
+use crate::sync::{AtomicUsize, Notify, Ordering::Relaxed, Ordering::SeqCst, fence};
 
 /// A bell that costs next to nothing while nobody listens. It outlives the pools that ring it.
 #[derive(Debug, Default)]

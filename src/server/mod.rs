@@ -7,7 +7,7 @@ mod framing;
 mod turn;
 
 pub use door::{Crowd, Door};
-pub use framing::{FIELDS, Refusal};
+pub use framing::{FIELDS, Fault, Framing, Refusal};
 pub use turn::Patience;
 
 use crate::address::Address;

@@ -82,16 +82,13 @@ impl Meter {
     /// Takes note of a chunk.
     pub fn watch(&mut self, chunk: &[u8]) {
         self.bytes += chunk.len() as u64;
+        self.keep_tail(chunk);
         if self.framing == Framing::Opaque {
-            self.keep_tail(chunk);
             return;
         }
         let head = chunk.get(..CARRY_BYTES).unwrap_or(chunk);
         self.carry.extend_from_slice(head);
         self.ended |= self.has_marker(&self.carry) || self.has_marker(chunk);
-        if self.ended {
-            self.keep_tail(chunk);
-        }
         if chunk.len() >= CARRY_BYTES {
             self.carry.clear();
             self.carry
@@ -102,16 +99,16 @@ impl Meter {
     }
 
     fn keep_tail(&mut self, chunk: &[u8]) {
-        let from = chunk.len().saturating_sub(TAIL_BYTES);
-        self.tail
-            .extend_from_slice(chunk.get(from..).unwrap_or_default());
-        self.tail
-            .drain(..self.tail.len().saturating_sub(TAIL_BYTES));
+        if self.tail.len() + chunk.len() > 2 * TAIL_BYTES {
+            let kept = TAIL_BYTES.saturating_sub(chunk.len());
+            self.tail.drain(..self.tail.len().saturating_sub(kept));
+        }
+        self.tail.extend_from_slice(last(chunk, TAIL_BYTES));
     }
 
     /// What the answer has said of itself.
     pub fn counters(&self) -> Counters {
-        Counters::read(&self.tail)
+        Counters::read(last(&self.tail, TAIL_BYTES))
     }
 
     fn has_marker(&self, text: &[u8]) -> bool {
@@ -152,6 +149,11 @@ impl Meter {
         };
         Some([gap, &self.family.stream_error(message)].concat())
     }
+}
+
+/// The last bytes of a text, at most so many.
+fn last(text: &[u8], bytes: usize) -> &[u8] {
+    text.get(text.len().saturating_sub(bytes)..).unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -132,6 +132,11 @@ impl Process {
             .count()
     }
 
+    /// All that it has said so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
     pub fn signal(&self, name: &str) {
         let id = self.child.id().expect("it runs").to_string();
         assert!(
