@@ -42,9 +42,9 @@ fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    let names = headers.keys();
     gone.extend(
-        names
+        headers
+            .keys()
             .filter(|name| is_hop_by_hop(name.as_str()) || unwanted(name.as_str()))
             .cloned(),
     );
@@ -209,10 +209,13 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
         .filter(usable)
         .cloned()
         .unwrap_or_else(|| {
-            let random = fastrand::u64(..);
-            let digits: [u8; 16] = std::array::from_fn(|at| match (random >> (4 * at)) & 15 {
-                digit @ 0..10 => b'0' + digit as u8,
-                letter => b'a' + letter as u8 - 10,
+            let random = fastrand::u64(..).to_be_bytes();
+            let digits: [u8; 16] = std::array::from_fn(|at| {
+                let byte = random.get(at / 2).copied().unwrap_or_default();
+                match if at % 2 == 0 { byte >> 4 } else { byte & 15 } {
+                    digit @ 0..10 => b'0' + digit,
+                    letter => b'a' + letter - 10,
+                }
             });
             HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
         })

@@ -135,7 +135,7 @@ fn thousandths(value: f64) -> Option<u64> {
     /// Beyond this a number does not tell thousandths apart.
     const MOST: f64 = 1e12;
     let thousandths = (value * 1e3).round();
-    let is_one = (0.0..MOST).contains(&value) && thousandths / 1e3 == value;
+    let is_one = (0.0..MOST).contains(&value) && (thousandths / 1e3).to_bits() == value.to_bits();
     is_one.then_some(thousandths as u64)
 }
 

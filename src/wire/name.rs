@@ -45,7 +45,7 @@ impl ModelKey {
         let source = if cloud { "@cloud" } else { "" };
         let parts = [host, "/", namespace, "/", model, ":", tag, source];
         let mut key = String::with_capacity(parts.iter().map(|part| part.len()).sum());
-        parts.iter().for_each(|part| key.push_str(part));
+        key.extend(parts);
         key.make_ascii_lowercase();
         Some(Self(key.into_boxed_str()))
     }

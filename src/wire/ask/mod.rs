@@ -123,7 +123,7 @@ fn string(raw: &str) -> Result<Option<Cow<'_, str>>, serde_json::Error> {
 /// Why a text is no JSON object, in a parser's words.
 fn what_is_wrong(text: &str) -> serde_json::Error {
     let mut parser = serde_json::Deserializer::from_str(text);
-    let parsed = HashMap::<Cow<'_, str>, IgnoredAny>::deserialize(&mut parser);
+    let parsed = HashMap::<Cow<'_, str>, Option<IgnoredAny>>::deserialize(&mut parser);
     parsed.map_or_else(
         |error| error,
         |_| serde_json::Error::custom("no JSON object"),

@@ -35,7 +35,10 @@ impl<'a> Reader<'a> {
 
     /// Takes an array apart.
     pub(super) fn array(&mut self, mut element: impl FnMut(&'a str)) -> Option<()> {
-        self.list(b'[', b']', |reader| Some(element(reader.value()?)))
+        self.list(b'[', b']', |reader| {
+            element(reader.value()?);
+            Some(())
+        })
     }
 
     /// The next value as it stands.
@@ -224,10 +227,12 @@ impl<'a> Reader<'a> {
 
 /// How many bytes of a string stand for themselves.
 fn plain(text: &[u8]) -> usize {
+    let is_special = |byte: &u8| matches!(*byte, b'"' | b'\\' | 0..b' ');
     // Without branches, so that a group of them is compared at once.
-    let is_special = |byte: &u8| (*byte == b'"') | (*byte == b'\\') | (*byte < b' ');
     let is_plain = |group: &&[u8; TOGETHER]| {
-        let special = group.iter().map(|byte| u8::from(is_special(byte)));
+        let special = group.iter().map(|byte| {
+            u8::from(*byte == b'"') | u8::from(*byte == b'\\') | u8::from(*byte < b' ')
+        });
         special.fold(0, |any, it| any | it) == 0
     };
     let (groups, _) = text.as_chunks();
