@@ -2,6 +2,7 @@
 
 use super::Class::{Batch, Interactive};
 use super::*;
+use crate::clock;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 impl<K: Clone + Eq + std::hash::Hash + std::fmt::Debug> Line<K> {
@@ -151,7 +152,7 @@ fn walk(seed: u64, steps: usize) -> HashSet<Reason> {
     let mut limit = random.usize(0..16);
     let mut line = Line::new(limit, seed);
     let mut list = List::default();
-    let mut now = Instant::now();
+    let mut now = clock::epoch();
     let clients = random.u64(1..8);
     let kinds = random.u8(1..6);
     let mut past = Vec::new();
@@ -279,7 +280,7 @@ impl Scene {
     fn new(limit: usize) -> Self {
         Self {
             line: Line::new(limit, 7),
-            now: Instant::now(),
+            now: clock::epoch(),
         }
     }
 

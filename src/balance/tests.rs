@@ -1,6 +1,7 @@
 //! What every strategy of the table must do, and the fleets that the strategies' own tests choose from.
 
 use super::{ALL, Candidates, Entry, Strategy};
+use crate::clock;
 use crate::demand::Demand;
 use crate::health::Policy;
 use crate::knowledge::Job;
@@ -22,7 +23,7 @@ pub(super) struct Fleet {
 
 impl Fleet {
     pub fn of(weights: &[f64]) -> Self {
-        let now = Instant::now();
+        let now = clock::epoch();
         let backend = |(at, weight): (usize, &f64)| node(&format!("n{at}"), *weight, now);
         Self {
             backends: weights.iter().enumerate().map(backend).collect(),

@@ -1,6 +1,7 @@
 //! One backend's health, event by event.
 
 use super::*;
+use crate::clock;
 
 fn failed() -> Signal {
     Signal::Failed("500".into())
@@ -19,7 +20,7 @@ struct Patient {
 
 impl Patient {
     fn new() -> Self {
-        let now = Instant::now();
+        let now = clock::epoch();
         Self {
             health: Health::new(now),
             now,

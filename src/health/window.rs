@@ -98,11 +98,12 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     /// Whether a window is bad after so many good answers and failures, one of each kind at a time.
     #[track_caller]
     fn check(good: u32, failures: u32, bad: bool) {
-        let now = Instant::now();
+        let now = clock::epoch();
         let mut window = Window::new(now);
         for at in 0..good.max(failures) {
             if at < good {
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn thirty_seconds_later_nothing_counts_any_more() {
-        let start = Instant::now();
+        let start = clock::epoch();
         let mut window = Window::new(start);
         for second in 0..20 {
             window.failed(start + Duration::from_secs(second));
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_breaks_counts_once() {
-        let now = Instant::now();
+        let now = clock::epoch();
         let mut window = Window::new(now);
         for _ in 0..19 {
             window.succeeded(now);

@@ -1,6 +1,7 @@
 //! The strategy over a pool, in virtual time: nodes answer as fast as the test says.
 
 use super::*;
+use crate::clock;
 use crate::demand::Demand;
 use crate::health::{self, Signal};
 use crate::knowledge::{Peer, Work};
@@ -99,7 +100,7 @@ struct Fleet {
 
 impl Fleet {
     fn of(count: usize) -> Self {
-        let now = Instant::now();
+        let now = clock::epoch();
         let spec = |at| Spec {
             name: format!("n{at}").into(),
             origin: Origin::parse("127.0.0.1:1").unwrap(),
