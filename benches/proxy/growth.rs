@@ -72,7 +72,7 @@ async fn streams(nodes: &Nodes) -> Result<()> {
     println!("\n   streams  CPU us per chunk  RSS KiB per stream");
     for count in STREAMS {
         let dir = tempfile::tempdir()?;
-        let peer = Peer::llamero(nodes, 1, dir.path()).await?;
+        let peer = Peer::llamero(nodes, 4, dir.path()).await?;
         load::closed_loop(&peer.addresses, &Question::small(), 4, 100).await?;
         let before = peer.rss_kib()?;
         let every =

@@ -123,18 +123,23 @@ async fn measure(peer: &Peer, plan: &Plan, into: &mut Readings) -> Result<()> {
     load::closed_loop(&peer.addresses, &small, 4, 100).await?;
     // Only a process that never had streams shows what they take: afterwards its allocator has the memory already.
     if into.stream_kib.is_empty() {
-        let (each, kept) = memory(peer, plan.crowd).await?;
+        let (each, kept) = memory(peer, plan.crowd).await.context("many streams")?;
         into.stream_kib.push(each);
         into.kept.push(kept);
     }
-    into.chunk_us.push(chunks(peer, plan.streaming).await?);
-    let request_us = requests(peer, &small, plan.requests).await?;
+    into.chunk_us
+        .push(chunks(peer, plan.streaming).await.context("streams")?);
+    let request_us = requests(peer, &small, plan.requests)
+        .await
+        .context("small requests")?;
     into.request_us.push(request_us);
     let chat = Question::chat(CHAT_BYTES);
-    let chat_us = requests(peer, &chat, plan.chats).await?;
+    let chat_us = requests(peer, &chat, plan.chats).await.context("chats")?;
     into.chat_us.push(chat_us - request_us);
 
-    let mut latencies = load::paced(&peer.addresses, plan.paced).await?;
+    let mut latencies = load::paced(&peer.addresses, plan.paced)
+        .await
+        .context("a steady rate")?;
     latencies.sort_unstable();
     into.p50_us.push(percentile(&latencies, 50));
     into.p99_us.push(percentile(&latencies, 99));

@@ -14,6 +14,13 @@ use tokio::time::{Instant, sleep};
 /// How long a proxy may take until it answers.
 const START: Duration = Duration::from_secs(10);
 
+/// Connections that nginx and haproxy are set up for: enough for all streams, and few enough for the descriptors that
+/// systems commonly allow.
+const PEER_CONNECTIONS: usize = 9_000;
+
+/// Answers that a node writes at a time: more than are ever asked of it.
+const SLOTS: usize = 1_024;
+
 /// One way to the nodes.
 pub struct Peer {
     /// What the table calls it.
@@ -33,15 +40,11 @@ impl Peer {
         }
     }
 
-    /// llamero with nothing but its backends set, of which each node is so many.
+    /// llamero with nothing but its backends set, of which each node is so many. They take every request at once, as they do
+    /// from the others.
     pub async fn llamero(nodes: &Nodes, each: usize, dir: &Path) -> Result<Self> {
         let address = free_address()?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_llamero"));
-        command
-            .env_clear()
-            .args(["serve", "--log-format", "json"])
-            .args(["--listen", &address.to_string()])
-            .args(["--admin", &free_address()?.to_string()]);
+        let mut config = String::new();
         for (index, node) in nodes.addresses.iter().enumerate() {
             for part in 0..each {
                 let path = if each == 1 {
@@ -49,12 +52,22 @@ impl Peer {
                 } else {
                     format!("/{part}")
                 };
-                command.args([
-                    "--backend",
-                    &format!("node{index}-{part}=http://{node}{path}"),
-                ]);
+                writeln!(
+                    config,
+                    "[[backend]]\nname = \"node{index}-{part}\"\nurl = \"http://{node}{path}\"\nslots = {SLOTS}"
+                )?;
             }
         }
+        let file = dir.join("llamero.toml");
+        fs::write(&file, config)?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_llamero"));
+        command
+            .env_clear()
+            .args(["serve", "--log-format", "json"])
+            .args(["--listen", &address.to_string()])
+            .args(["--admin", &free_address()?.to_string()])
+            .arg("--config")
+            .arg(file);
         let started = Self::start("llamero", address, command, dir).await?;
         started.context("the program was not built")
     }
@@ -67,8 +80,8 @@ impl Peer {
             writeln!(servers, "server {node};")?;
         }
         let config = format!(
-            "daemon off; worker_processes 2; worker_rlimit_nofile 65536; pid nginx.pid; error_log nginx.error;
-            events {{ worker_connections 20000; ; }}
+            "daemon off; worker_processes 2; pid nginx.pid; error_log nginx.error;
+            events {{ worker_connections {PEER_CONNECTIONS}; }}
             http {{
                 access_log nginx.access;
                 client_max_body_size 64m; client_body_buffer_size 2m; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
@@ -97,7 +110,7 @@ impl Peer {
     pub async fn haproxy(nodes: &Nodes, dir: &Path) -> Result<Option<Self>> {
         let address = free_address()?;
         let mut config = format!(
-            "global\n nbthread 2\n maxconn 20000\n log stdout format raw local0\n\
+            "global\n nbthread 2\n maxconn {PEER_CONNECTIONS}\n log stdout format raw local0\n\
              defaults\n mode http\n log global\n option httplog\n option http-no-delay\n http-reuse always\n\
              \x20timeout connect 2s\n timeout client 300s\n timeout server 300s\n\
              frontend clients\n bind {address}\n default_backend nodes\n\

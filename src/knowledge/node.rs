@@ -41,6 +41,8 @@ const LEAST_LOAD: f64 = 0.3;
 const LOADS_LIMIT: usize = 256;
 /// Answers at a time that a runner may be seen to write; beyond that it makes no difference.
 const SLOTS_LIMIT: usize = 64;
+/// Times the time between its tokens after which an answer no longer counts as coming in; one second at the least.
+const PAUSE: f64 = 3.0;
 
 /// One node. Choices read it, requests write it as they pass; who asks the node for its lists only leaves them to be
 /// taken in by the next request, so that no request ever waits for them.
@@ -780,9 +782,13 @@ impl Inner {
         let id = resident.id;
         let comes = |flight: &&Flight| {
             let last = flight.progress.last();
+            // A large model on a small node takes its time for each token: what is late is said by its own pace.
+            let pace = |first: f64| (last - first) / f64::from(flight.progress.tokens().max(2) - 1);
+            let is_due = |first: f64| now - last < (PAUSE * pace(first)).max(1.0);
             flight.model_id == id
-                && flight.first_byte.is_some_and(|first| last > first)
-                && now - last < 1.0
+                && flight
+                    .first_byte
+                    .is_some_and(|first| last > first && is_due(first))
         };
         let seen = self.flights.iter().filter(comes).count().min(SLOTS_LIMIT);
         resident.slots = resident.slots.max(seen);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::balance;
+use crate::clock;
 use crate::health::{Signal, State};
 use crate::wire::Counters;
 use http::StatusCode;
@@ -49,6 +50,38 @@ fn eject(backend: &Backend, now: Instant) {
 fn finish(mut lease: Lease, now: Instant) {
     lease.answered(StatusCode::OK, now);
     lease.finished(&Counters::default(), now);
+}
+
+#[tokio::test]
+async fn slots_are_counted_however_slow_the_answers_are() {
+    for pace in [0.05, 0.5, 8.0] {
+        let pool = pool_of(&["a"]);
+        let node = &pool.backends()[0];
+        let entry = r#"{"models":[{"name":"m:latest","digest":"aaaaaaaaaaaa","size":5000000000}]}"#;
+        pool.learn(node, Inventory::from_tags(entry.as_bytes()).unwrap());
+        let mut now = clock::epoch();
+        let loaded = Loaded::from_ps(entry.as_bytes()).unwrap();
+        node.see(loaded, now, now, jiff::Timestamp::now());
+        let strategy = balance::Entry::find("adaptive").unwrap();
+        let strategy = (strategy.build)(7);
+        let mut demand = Demand::new(ModelKey::parse("m"), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        demand.is_streamed = true;
+        let leases = [(); 3].map(|()| pool.choose(&*strategy, &demand, &[], now).unwrap());
+        // Two are answered, the third waits inside the node.
+        for lease in &leases[..2] {
+            lease.first_byte(now);
+        }
+        for _ in 0..4 {
+            now += Duration::from_secs_f64(pace);
+            for lease in &leases[..2] {
+                lease.progressed(1, now);
+            }
+        }
+        now += Duration::from_secs_f64(pace / 2.0);
+        let key = demand.model.as_ref();
+        assert!(!pool.has_room(key, false, &[], now), "{pace}");
+        assert_eq!(node.report(now).slots, 2, "{pace}");
+    }
 }
 
 #[tokio::test]
