@@ -14,7 +14,7 @@
 //! | choosing one of several, pure; the line before the fleet, pure | [`balance`], [`admission`] |
 //! | all that one configuration decides | [`config`], `state` |
 //! | a request on its way; its place in the queue | `urgency`, `queue`, `session`, `reading`, `call`, `error`, `access` |
-//! | one exchange with one backend; loads that outlive their client | `upstream`, `load_guard` |
+//! | one exchange with one backend; loads that outlive their client | `upstream`, `relief`, `load_guard` |
 //! | its answer, and one that begins early | `reply`, `early` |
 //! | what the fleet says in one voice, and how it is asked | `survey`, `lists` |
 //! | what changes several backends at once | `fleet` |
@@ -38,6 +38,7 @@
 //!    in. While all are full, the request waits in the one [line](admission::Line) for the first slot that comes free on any.
 //! 6. `upstream::exchange` sends it over an idle or a new connection. If no answer comes and sending it again is safe, back
 //!    to 5, never to the same backend, and not with more than a share of all requests at a time (`retries`).
+//!    The same if the backend goes down while the request waits for it and another does well (`relief`).
 //! 7. The answer's body becomes a `ReplyBody`, which passes frames on as they come.
 //! 8. Whatever ends the request drops that body: the lease is released, the connection kept or closed, the line logged.
 //!
@@ -95,6 +96,7 @@ mod proxy;
 mod queue;
 mod reading;
 mod redirect;
+mod relief;
 mod reload;
 mod reply;
 mod retries;

@@ -7,6 +7,7 @@
 use crate::call::Call;
 use crate::link::Link;
 use crate::pool::{Backend, Lease};
+use crate::relief::Relief;
 use crate::state::State;
 use crate::survey;
 use crate::upstream::{self, Failure};
@@ -22,30 +23,44 @@ use tokio::time::{sleep, timeout};
 /// How often the backend is asked whether the load has ended.
 const ASK: Duration = Duration::from_millis(500);
 
-/// A lease, and what became of its request.
-type Exchanged = (Lease, Result<(Response<Incoming>, Link), Failure>);
+/// An answer's head, and the lease of the backend that gave it.
+type Exchanged = Result<(Lease, Response<Incoming>, Link), Failure>;
 
 /// Sends a call as [`upstream::exchange`] does, under guard if its backend would have to load the model for it. Dropping
 /// the future then does not drop the request at once.
-pub async fn exchange(state: &State, call: &mut Call, lease: Lease) -> Exchanged {
+///
+/// With `relief`, the request is taken back if the backend goes down, and then at once, under guard or not: the next try
+/// will not find the model there, since nothing is sent to a backend that is down.
+///
+/// # Errors
+/// When no answer came.
+pub async fn exchange(
+    state: &State,
+    call: &mut Call,
+    lease: Lease,
+    relief: Option<Relief<'_>>,
+) -> Exchanged {
     let settings = &state.settings;
     let connect_limit = settings.timeouts.connect;
     if let Some((model, mut again)) = guarded(state, call, &lease) {
         let backend = Arc::clone(lease.backend());
         let exchange = Box::pin(async move {
             let outcome = upstream::exchange(&mut again, &lease, connect_limit).await;
-            (lease, outcome)
+            outcome.map(|(response, link)| (lease, response, link))
         });
-        return Guard {
+        let mut guard = Guard {
             exchange: Some(exchange),
             backend,
             model,
             limit: settings.load_guard,
-        }
-        .await;
+        };
+        let outcome = Relief::unless_down(relief, &mut guard).await;
+        guard.exchange = None;
+        return outcome;
     }
-    let outcome = upstream::exchange(call, &lease, connect_limit).await;
-    (lease, outcome)
+    let exchange = upstream::exchange(call, &lease, connect_limit);
+    let (response, link) = Relief::unless_down(relief, exchange).await?;
+    Ok((lease, response, link))
 }
 
 /// The model to be loaded and a call of its own for the guard, if there is anything to guard.

@@ -16,6 +16,7 @@ use crate::lists;
 use crate::load_guard;
 use crate::overload::Level;
 use crate::pool::Lease;
+use crate::relief::Relief;
 use crate::reply::{Relay, ReplyBody, Source};
 use crate::route::{Action, NoRoute, Route};
 use crate::state::State;
@@ -268,7 +269,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
     // Held while the request is out once more. No pause comes before that: it goes to another backend each time, so that
     // there are no steps to be kept from falling into, and whoever waits for an answer is spared the time.
     let mut retry = None;
-    for _ in 0..settings.attempts {
+    for attempts_left in (0..settings.attempts).rev() {
         let now = Instant::now();
         let chosen = if pinned {
             fleet::lease_pinned(state, &tried, now)
@@ -292,11 +293,15 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
         tried.push(lease.backend().id());
         access.attempts += 1;
         access.backend = Some(Arc::clone(&name));
-        let (lease, outcome) = load_guard::exchange(state, call, lease).await;
+        // The last attempt is better waited for, and so is the one backend that will do.
+        let relief = (attempts_left > 0 && !pinned)
+            .then(|| Relief::of(call, &state.pool, lease.backend(), &tried))
+            .flatten();
+        let outcome = load_guard::exchange(state, call, lease, relief).await;
         drop(retry.take());
         let is_free = outcome.as_ref().is_err_and(Failure::is_free);
         match outcome {
-            Ok((response, link)) => match judge(state, call, response, link, lease).await {
+            Ok((lease, response, link)) => match judge(state, call, response, link, lease).await {
                 Verdict::Pass(answer) => return Ok(credit(answer, access)),
                 // An answer that another backend might better is kept in case none does.
                 Verdict::Refusal(answer) => last = Ok(answer),

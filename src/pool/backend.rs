@@ -11,9 +11,11 @@ use crate::wire::ModelKey;
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// What the configuration says of a backend.
@@ -52,6 +54,8 @@ struct Live {
     requests: AtomicU64,
     failures: AtomicU64,
     gate: Gate,
+    /// Tells who waits for an answer that a check or a connect has failed.
+    troubled: Notify,
     /// Whether the last answer that says anything of the node was a good one.
     does_well: AtomicBool,
     /// The millisecond since `epoch` of the last failure. Means nothing while there are no errors in a row.
@@ -107,6 +111,7 @@ impl Backend {
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             gate: Gate::new(now),
+            troubled: Notify::new(),
             does_well: AtomicBool::new(false),
             failed_at: AtomicU64::new(0),
             ttfb: Ewma::default(),
@@ -289,16 +294,14 @@ impl Backend {
             signal,
             Signal::Failed(_) | Signal::Broke(_) | Signal::ConnectFailed(_)
         ) {
-            self.live.does_well.store(false, Relaxed);
-            self.live.failures.fetch_add(1, Relaxed);
-            self.live.node.failed(clock::seconds(now));
-            let failed_at = self.since_epoch(now).as_millis();
-            self.live
-                .failed_at
-                .store(u64::try_from(failed_at).unwrap_or(u64::MAX), Relaxed);
+            self.blame(now);
         }
         let (gate, quorum) = (&self.live.gate, &self.live.lore.quorum);
+        let is_unreachable = matches!(signal, Signal::CheckFailed(_) | Signal::ConnectFailed(_));
         let change = gate.observe(signal, pass, &self.policy, now, quorum, self.id());
+        if is_unreachable {
+            self.live.troubled.notify_waiters();
+        }
         let Change { state, reason } = change?;
         if state == State::Up {
             // What was measured before an outage says little of the node that came back.
@@ -310,6 +313,30 @@ impl Backend {
             tracing::warn!(backend = self.name(), state = state.as_str(), %reason, "backend is out");
         }
         Some(state)
+    }
+
+    /// A request failed by its fault. Its health, which may know already, is not told.
+    pub fn blame(&self, now: Instant) {
+        self.live.does_well.store(false, Relaxed);
+        self.live.failures.fetch_add(1, Relaxed);
+        self.live.node.failed(clock::seconds(now));
+        let failed_at = self.since_epoch(now).as_millis();
+        self.live
+            .failed_at
+            .store(u64::try_from(failed_at).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Waits until a condition holds; looks at once, and whenever a check or a connect has failed.
+    pub async fn until_troubled(&self, holds: impl Fn() -> bool) {
+        loop {
+            let mut troubled = pin!(self.live.troubled.notified());
+            // Listened for before the look, so that nothing is missed in between.
+            troubled.as_mut().enable();
+            if holds() {
+                return;
+            }
+            troubled.await;
+        }
     }
 
     /// The state and the last error, for people.

@@ -228,6 +228,22 @@ impl Pool {
         self.backends.iter().any(is_sound)
     }
 
+    /// Whether there is a backend, not in `tried`, that is known to hold the model, if one is asked for, and takes requests,
+    /// and does well or has not been asked anything yet.
+    pub fn has_stand_in(&self, model: Option<&ModelKey>, tried: &[u64], now: Instant) -> bool {
+        let can_stand_in = |backend: &Arc<Backend>| {
+            backend.admits(Admit::Recovering, now)
+                && (backend.does_well() || backend.requests() == 0)
+                && !tried.contains(&backend.id())
+        };
+        let Some(model) = model else {
+            return self.backends.iter().any(can_stand_in);
+        };
+        let catalogue = self.catalogue.load();
+        let mut holders = catalogue.known_holders(model).iter();
+        holders.any(|at| self.backends.get(*at).is_some_and(can_stand_in))
+    }
+
     /// A request, with what is known of its model.
     fn job<'a>(&self, demand: &'a Demand, now: Instant) -> Job<'a> {
         if self.lore.medians.begin(clock::seconds(now)) {

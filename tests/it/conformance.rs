@@ -39,7 +39,7 @@
 //! | 31 | busy goes elsewhere | failover::busy_and_broken_gateways_go_elsewhere, conformance::statement_31_when_all_are_busy_each_family_reads_its_own_refusal |
 //! | 32 | no retry after the head | conformance::statement_32_a_backend_that_dies_after_its_head_is_not_replaced |
 //! | 33 | retry before the head | failover::a_close_before_the_first_byte_goes_elsewhere, failover::a_reset_before_the_first_byte_goes_elsewhere |
-//! | 34 | configured slots | not yet, see [`STATEMENTS`] |
+//! | 34 | configured slots | admission::the_first_slot_on_any_node_goes_to_the_oldest, admission::clients_that_come_and_go_lose_no_slot_and_share_none |
 //! | 35 | conversations come back | not yet, see [`STATEMENTS`] |
 //! | 36 | contexts do not alternate | not yet, see [`STATEMENTS`] |
 //! | 37 | loads do not spread | not yet, see [`STATEMENTS`] |
@@ -210,8 +210,10 @@ const STATEMENTS: [(u32, &str); 63] = [
         33,
         "failover::a_close_before_the_first_byte_goes_elsewhere failover::a_reset_before_the_first_byte_goes_elsewhere",
     ),
-    // There is no limit of requests per model yet: the configuration knows no slots.
-    (34, ""),
+    (
+        34,
+        "admission::the_first_slot_on_any_node_goes_to_the_oldest admission::clients_that_come_and_go_lose_no_slot_and_share_none",
+    ),
     // Routing does not remember conversations yet.
     (35, ""),
     // Routing does not tell runners of one model apart yet.
@@ -308,7 +310,8 @@ const STATEMENTS: [(u32, &str); 63] = [
 ];
 
 /// Where the tests of a module are.
-const FILES: [(&str, &str); 17] = [
+const FILES: [(&str, &str); 18] = [
+    ("admission", include_str!("admission.rs")),
     ("ask", include_str!("../../src/wire/ask/tests.rs")),
     ("balancing", include_str!("balancing.rs")),
     ("bodies", include_str!("bodies.rs")),

@@ -31,6 +31,7 @@ mod partition; // nodes behind a network that swallows packets
 mod patience; // clients and backends that stop, and what is shared out among all
 mod poison; // connections that one client makes dirty, and another one uses
 mod refusals; // requests that no backend should see
+mod relief; // requests that wait for a backend which goes down
 mod secrets; // what must not be seen of a request, and what it must not do to a log
 mod streaming; // bytes that pass unchanged and at once
 mod support; // scripted backends, a gateway on free ports, a client that sees every byte
