@@ -2,7 +2,7 @@
 
 use crate::support::backend::{Backend, Call};
 use crate::support::client::{self, Answer};
-use crate::support::gateway::{Proxy, config};
+use crate::support::gateway::Proxy;
 use crate::support::{eventually, soon};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -71,11 +71,6 @@ impl Silent {
     }
 }
 
-fn over(backends: &[&Backend]) -> Proxy {
-    let urls: Vec<_> = backends.iter().map(|backend| backend.url()).collect();
-    Proxy::start(&config("round_robin", &urls).replace("\"1s\"", "\"50ms\""))
-}
-
 /// Waits until the proxy knows what each backend has in memory.
 async fn until_known(proxy: &Proxy) {
     while (proxy.status().await["backends"].as_array().unwrap().iter())
@@ -92,7 +87,7 @@ async fn answer(asked: JoinHandle<Answer>) -> Answer {
 async fn check_relieved(is_loaded: bool) {
     let silent = Silent::start(is_loaded).await;
     let good = Backend::saying(&["m"], "{}").await;
-    let proxy = over(&[&silent.backend, &good]);
+    let proxy = Proxy::over("round_robin", &[&silent.backend, &good]);
     until_known(&proxy).await;
     let asked = silent.until_waited_for(&proxy, "/api/generate").await;
     silent.backend.set_healthy(false);
@@ -123,7 +118,7 @@ async fn a_load_on_a_node_that_goes_down_is_not_guarded() {
 async fn the_only_node_is_waited_for_until_it_is_back() {
     let silent = Silent::start(true).await;
     let stranger = Backend::saying(&["n"], "{}").await;
-    let proxy = over(&[&silent.backend, &stranger]);
+    let proxy = Proxy::over("round_robin", &[&silent.backend, &stranger]);
     until_known(&proxy).await;
     let asked = silent.until_waited_for(&proxy, "/api/generate").await;
     silent.backend.set_healthy(false);
@@ -141,7 +136,7 @@ async fn the_only_node_is_waited_for_until_it_is_back() {
 async fn who_comes_back_first_gets_the_request() {
     let silent = Silent::start(true).await;
     let good = Backend::saying(&["m"], "{}").await;
-    let proxy = over(&[&silent.backend, &good]);
+    let proxy = Proxy::over("round_robin", &[&silent.backend, &good]);
     until_known(&proxy).await;
     let asked = silent.until_waited_for(&proxy, "/api/generate").await;
     good.set_healthy(false);
@@ -158,7 +153,7 @@ async fn who_comes_back_first_gets_the_request() {
 async fn what_may_not_be_done_twice_is_waited_for() {
     let silent = Silent::start(true).await;
     let good = Backend::saying(&["m"], "{}").await;
-    let proxy = over(&[&silent.backend, &good]);
+    let proxy = Proxy::over("round_robin", &[&silent.backend, &good]);
     until_known(&proxy).await;
     let asked = silent.until_waited_for(&proxy, "/api/of-tomorrow").await;
     silent.backend.set_healthy(false);
