@@ -64,6 +64,6 @@ impl<'a> Relief<'a> {
             })
             .await;
         self.backend.blame(Instant::now());
-        Failure::Lost("went down before it answered".to_owned())
+        Failure::Lost("it went down".to_owned())
     }
 }
