@@ -50,7 +50,7 @@ pub struct Access {
     /// The model as the client spelled it, cut to a sane length.
     pub model: Option<Box<str>>,
     /// The backend that answered, or was tried last.
-    pub backend: Option<Arc<str>>,
+    pub backend: Option<http::HeaderValue>,
     /// Backends tried.
     pub attempts: u32,
     /// The status that the client got, if it got one.
@@ -137,7 +137,7 @@ impl Drop for Access {
             method = self.method.as_str(),
             route = self.route,
             model = self.model.as_deref(),
-            backend = self.backend.as_deref(),
+            backend = self.backend.as_ref().and_then(|name| name.to_str().ok()),
             attempts = self.attempts,
             status = self.status.map(|status| status.as_u16()),
             ended = self.ended.as_str(),

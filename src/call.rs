@@ -6,7 +6,7 @@ use crate::demand::{Demand, Intent};
 use crate::error::Error;
 use crate::feed::Feed;
 use crate::header;
-use crate::link::RequestBody;
+use crate::link::{Outgoing, RequestBody, RequestHead};
 use crate::pool::Backend;
 use crate::reading::{self, Encoding, Reading};
 use crate::route::{Action, Route};
@@ -16,9 +16,8 @@ use crate::upload::{Upload, UploadWatch};
 use crate::urgency::Urgency;
 use crate::wire::{Family, Kind, ModelKey};
 use bytes::{Bytes, BytesMut};
-use http::header::HOST;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::{HeaderValue, Method, Request};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -41,7 +40,8 @@ pub struct Call {
     pub urgency: Urgency,
     method: Method,
     target: PathAndQuery,
-    headers: HeaderMap,
+    /// Headers for any backend, as lines of a head.
+    lines: BytesMut,
     body: Body,
     /// Whether some of it may have reached a backend.
     given: bool,
@@ -119,8 +119,8 @@ impl Call {
         sender: Sender<'_>,
         room: Room<'_>,
     ) -> Result<(Self, Option<String>), Error> {
-        let (mut parts, incoming) = request.into_parts();
-        let upload = Upload::new(incoming);
+        let (parts, incoming) = request.into_parts();
+        let mut upload = Upload::new(incoming);
         let mut reading = Reading::default();
         let method = &parts.method;
         let body = match route.action {
@@ -148,8 +148,8 @@ impl Call {
         let Reading { name, facts } = reading;
         let urgency = Urgency::of(route.label, &parts.headers);
         let session = session::of(&parts.headers).or(facts.session);
-        header::for_backends(
-            &mut parts.headers,
+        let lines = header::for_backends(
+            &parts.headers,
             sender.peer,
             sender.trusted,
             sender.request_id,
@@ -181,7 +181,7 @@ impl Call {
                 urgency,
                 method: parts.method,
                 target,
-                headers: parts.headers,
+                lines,
                 body,
                 given: false,
                 limit: None,
@@ -219,7 +219,7 @@ impl Call {
             urgency: self.urgency,
             method: self.method.clone(),
             target: self.target.clone(),
-            headers: self.headers.clone(),
+            lines: self.lines.clone(),
             body: Body::Kept(body, None),
             given: false,
             limit: self.limit,
@@ -327,7 +327,7 @@ impl Call {
     }
 
     /// The request as one backend is to get it. `None` if a backend was given some of its body before.
-    pub fn request_for(&mut self, backend: &Backend) -> Option<Request<RequestBody>> {
+    pub fn request_for(&mut self, backend: &Backend) -> Option<Outgoing> {
         self.given = true;
         let body = match &mut self.body {
             Body::Kept(bytes, _) => RequestBody::Kept(bytes.clone()),
@@ -335,17 +335,14 @@ impl Call {
             Body::Feed { feed, .. } => RequestBody::Feed(feed.take()?),
         };
         let origin = &backend.spec().origin;
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = match origin.prefix() {
-            "" => Uri::from(self.target.clone()),
-            prefix => format!("{prefix}{}", self.target).parse().ok()?,
+        let head = RequestHead {
+            method: &self.method,
+            prefix: origin.prefix(),
+            target: self.target.as_str(),
+            host: origin.authority(),
+            lines: &self.lines,
         };
-        *request.headers_mut() = self.headers.clone();
-        request
-            .headers_mut()
-            .insert(HOST, origin.authority().clone());
-        Some(request)
+        Some(Outgoing::new(&head, body))
     }
 }
 

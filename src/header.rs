@@ -1,6 +1,7 @@
 //! What a hop in between does to headers: pure functions on a `HeaderMap`.
 
 use crate::address::Address;
+use bytes::BytesMut;
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
@@ -22,26 +23,22 @@ pub const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms")
 pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The clients and proxies that a request came by.
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// Entries of `X-Forwarded-For` that are looked at, from the right.
 const FORWARDED_LIMIT: usize = 64;
 const REQUEST_ID_BYTES: usize = 128;
-/// Headers that a request gets on its way to a backend.
-const ADDED: usize = 6;
+/// Room for the lines of a common head, in bytes.
+const LINES_BYTES: usize = 512;
 /// The content types of streams.
 const STREAMS: [&str; 2] = ["application/x-ndjson", "text/event-stream"];
 
 /// Removes what is not meant for the other side, and what else is not.
 fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
-    let named = headers.get_all(header::CONNECTION).iter();
-    let mut gone: SmallVec<[HeaderName; 8]> = named
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
+    let mut gone = named_by_connection(headers);
     gone.extend(
         headers
             .keys()
@@ -51,6 +48,15 @@ fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
     for name in gone {
         headers.remove(name);
     }
+}
+
+fn named_by_connection(headers: &HeaderMap) -> SmallVec<[HeaderName; 8]> {
+    let named = headers.get_all(header::CONNECTION).iter();
+    named
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect()
 }
 
 /// Whether a header speaks to the next hop only (RFC 9110 §7.6.1), even if `Connection` does not name it.
@@ -100,49 +106,78 @@ fn address_of(entry: &str) -> Option<IpAddr> {
         .or_else(|| entry.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
 }
 
-/// Turns a client's headers into those for a backend, but for `Host`, which differs from backend to backend and stays as it
-/// was.
+/// The lines of a head for any backend, made of a client's headers, but for `Host` and framing: the first differs from
+/// backend to backend, the second is decided by the body that is sent.
 ///
-/// Framing headers go, since the body that is sent decides them. `Origin` and what a browser asks with it go, since a
-/// backend would judge it against its own name. What is said to the proxy alone goes, since a backend may pass it on to a
-/// cloud. What an untrusted peer says about forwarding goes too.
+/// `Origin` and what a browser asks with it go, since a backend would judge it against its own name. What is said to the
+/// proxy alone goes, since a backend may pass it on to a cloud. What an untrusted peer says about forwarding goes too.
 pub fn for_backends(
-    headers: &mut HeaderMap,
+    headers: &HeaderMap,
     peer: &Address,
     trusted: &[IpNet],
     request_id: &HeaderValue,
     via: &HeaderValue,
-) {
+) -> BytesMut {
     let peer_trusted = trusted.iter().any(|net| net.contains(&peer.ip));
-    strip(headers, |name| {
+    let named = named_by_connection(headers);
+    let is_wanted = |name: &HeaderName| {
+        let text = name.as_str();
         let is_said_to_us = matches!(
-            name,
-            "content-length" | "expect" | "origin" | "x-forwarded-prefix" | "x-real-ip"
+            text,
+            "host" | "content-length" | "expect" | "origin" | "x-forwarded-prefix" | "x-real-ip"
         );
+        let is_said_anew = matches!(text, "x-forwarded-for" | "x-request-id");
         let is_said_of_others =
-            matches!(name, "forwarded" | "x-forwarded-host" | "x-forwarded-proto");
-        is_said_to_us
+            matches!(text, "forwarded" | "x-forwarded-host" | "x-forwarded-proto");
+        !(is_said_to_us
+            || is_said_anew
             || (is_said_of_others && !peer_trusted)
-            || name.starts_with("access-control-request-")
-            || name.starts_with("x-llamero-")
+            || is_hop_by_hop(text)
+            || text.starts_with("access-control-request-")
+            || text.starts_with("x-llamero-")
             // Some servers read an underscore as a hyphen, and would take `x_forwarded_for` for what it is not.
-            || name.as_bytes().contains(&b'_')
-    });
-    headers.reserve(ADDED);
-    let chain = if peer_trusted {
+            || text.as_bytes().contains(&b'_')
+            || named.contains(name))
+    };
+    let mut lines = BytesMut::with_capacity(LINES_BYTES);
+    for (name, value) in headers.iter().filter(|(name, _)| is_wanted(name)) {
+        put_line(&mut lines, name, value);
+    }
+    let chain = if peer_trusted && !named.contains(&FORWARDED_FOR) {
         chain_of(headers, peer)
     } else {
         None
     };
-    headers.insert(FORWARDED_FOR, chain.unwrap_or_else(|| peer.text().clone()));
-    headers
-        .entry(FORWARDED_PROTO)
-        .or_insert(HeaderValue::from_static("http"));
-    if let Some(host) = headers.get(header::HOST).cloned() {
-        headers.entry(FORWARDED_HOST).or_insert(host);
+    put_line(
+        &mut lines,
+        &FORWARDED_FOR,
+        chain.as_ref().unwrap_or(peer.text()),
+    );
+    let is_told =
+        |name: &HeaderName| peer_trusted && headers.contains_key(name) && !named.contains(name);
+    if !is_told(&FORWARDED_PROTO) {
+        put_line(
+            &mut lines,
+            &FORWARDED_PROTO,
+            &HeaderValue::from_static("http"),
+        );
     }
-    headers.append(header::VIA, via.clone());
-    headers.insert(REQUEST_ID, request_id.clone());
+    if let Some(host) = headers.get(header::HOST)
+        && !is_told(&FORWARDED_HOST)
+    {
+        put_line(&mut lines, &FORWARDED_HOST, host);
+    }
+    put_line(&mut lines, &header::VIA, via);
+    put_line(&mut lines, &REQUEST_ID, request_id);
+    lines
+}
+
+/// Writes a header as a line of a head.
+pub fn put_line(lines: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
+    lines.extend_from_slice(name.as_str().as_bytes());
+    lines.extend_from_slice(b": ");
+    lines.extend_from_slice(value.as_bytes());
+    lines.extend_from_slice(b"\r\n");
 }
 
 /// `X-Forwarded-For` with one more address, if there is one already.
@@ -305,10 +340,18 @@ mod tests {
         check_client(&[], "::ffff:192.0.2.1", "192.0.2.1");
     }
 
+    fn lines(map: &HeaderMap, peer: &str, trusted: &[IpNet]) -> BytesMut {
+        let id = HeaderValue::from_static("id");
+        let via = HeaderValue::from_static("1.1 llamero");
+        for_backends(map, &address(peer), trusted, &id, &via)
+    }
+
     #[test]
     fn a_backend_hears_who_asks_and_nothing_that_was_meant_for_us() {
-        let mut map = headers(&[
+        let map = headers(&[
             ("host", "lb.example"),
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
             ("content-length", "3"),
             ("expect", "100-continue"),
             ("origin", "http://x"),
@@ -324,41 +367,24 @@ mod tests {
             ("x_forwarded_for", "9.9.9.9"),
             ("authorization", "Bearer ollama"),
         ]);
-        for_backends(
-            &mut map,
-            &address("192.0.2.1"),
-            &[],
-            &HeaderValue::from_static("id"),
-            &HeaderValue::from_static("1.1 llamero"),
-        );
-        let wanted = headers(&[
-            ("host", "lb.example"),
-            ("authorization", "Bearer ollama"),
-            ("x-forwarded-for", "192.0.2.1"),
-            ("x-forwarded-proto", "http"),
-            ("x-forwarded-host", "lb.example"),
-            ("via", "1.1 llamero"),
-            ("x-request-id", "id"),
-        ]);
-        assert_eq!(map, wanted);
+        let wanted = "authorization: Bearer ollama\r\nx-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: http\r\n\
+            x-forwarded-host: lb.example\r\nvia: 1.1 llamero\r\nx-request-id: id\r\n";
+        assert_eq!(lines(&map, "192.0.2.1", &[]), wanted);
     }
 
     #[test]
     fn a_trusted_peer_is_added_to_the_chain() {
-        let mut map = headers(&[
+        let map = headers(&[
             ("x-forwarded-for", "198.51.100.9"),
             ("x-forwarded-proto", "https"),
+            ("x-request-id", "theirs"),
+            ("via", "1.0 x"),
             ("host", "a"),
         ]);
-        for_backends(
-            &mut map,
-            &address("10.0.0.1"),
-            &["10.0.0.0/8".parse().unwrap()],
-            &HeaderValue::from_static("id"),
-            &HeaderValue::from_static("1.1 llamero"),
-        );
-        assert_eq!(map[FORWARDED_FOR], "198.51.100.9, 10.0.0.1");
-        assert_eq!(map[FORWARDED_PROTO], "https");
+        let wanted = "x-forwarded-proto: https\r\nvia: 1.0 x\r\nx-forwarded-for: 198.51.100.9, 10.0.0.1\r\n\
+            x-forwarded-host: a\r\nvia: 1.1 llamero\r\nx-request-id: id\r\n";
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        assert_eq!(lines(&map, "10.0.0.1", &trusted), wanted);
     }
 
     #[test]

@@ -57,7 +57,6 @@ mod address;
 mod admin;
 pub mod admission;
 mod alarm;
-mod backend_socket;
 pub mod balance;
 pub mod bench;
 mod budget;

@@ -13,7 +13,6 @@ use crate::survey;
 use crate::upstream::{self, Failure};
 use crate::wire::ModelKey;
 use http::Response;
-use hyper::body::Incoming;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -23,8 +22,8 @@ use tokio::time::{sleep, timeout};
 /// How often the backend is asked whether the load has ended.
 const ASK: Duration = Duration::from_millis(500);
 
-/// An answer's head, and the lease of the backend that gave it.
-type Exchanged = Result<(Lease, Response<Incoming>, Link), Failure>;
+/// An answer, and the lease of the backend that gives it.
+type Exchanged = Result<(Lease, Response<Link>), Failure>;
 
 /// Sends a call as [`upstream::exchange`] does, under guard if its backend would have to load the model for it. Dropping
 /// the future then does not drop the request at once.
@@ -46,7 +45,7 @@ pub async fn exchange(
         let backend = Arc::clone(lease.backend());
         let exchange = Box::pin(async move {
             let outcome = upstream::exchange(&mut again, &lease, connect_limit).await;
-            outcome.map(|(response, link)| (lease, response, link))
+            outcome.map(|response| (lease, response))
         });
         let mut guard = Guard {
             exchange: Some(exchange),
@@ -59,8 +58,8 @@ pub async fn exchange(
         return outcome;
     }
     let exchange = upstream::exchange(call, &lease, connect_limit);
-    let (response, link) = Relief::unless_down(relief, exchange).await?;
-    Ok((lease, response, link))
+    let response = Relief::unless_down(relief, exchange).await?;
+    Ok((lease, response))
 }
 
 /// The model to be loaded and a call of its own for the guard, if there is anything to guard.

@@ -15,7 +15,7 @@ use crate::link::Link;
 use crate::lists;
 use crate::load_guard;
 use crate::overload::Level;
-use crate::pool::Lease;
+use crate::pool::{Backend, Lease};
 use crate::relief::Relief;
 use crate::reply::{Relay, ReplyBody, Source};
 use crate::route::{Action, NoRoute, Route};
@@ -292,7 +292,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
         let name = Arc::clone(&lease.backend().spec().name);
         tried.push(lease.backend().id());
         access.attempts += 1;
-        access.backend = Some(Arc::clone(&name));
+        access.backend = Some(lease.backend().label().clone());
         // The last attempt is better waited for, and so is the one backend that will do.
         let relief = (attempts_left > 0 && !pinned)
             .then(|| Relief::of(call, &state.pool, lease.backend(), &tried))
@@ -301,7 +301,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
         drop(retry.take());
         let is_free = outcome.as_ref().is_err_and(Failure::is_free);
         match outcome {
-            Ok((lease, response, link)) => match judge(state, call, response, link, lease).await {
+            Ok((lease, response)) => match judge(state, call, response, lease).await {
                 Verdict::Pass(answer) => return Ok(credit(answer, access)),
                 // An answer that another backend might better is kept in case none does.
                 Verdict::Refusal(answer) => last = Ok(answer),
@@ -358,27 +358,19 @@ enum Verdict {
     Lost(Error),
 }
 
-async fn judge(
-    state: &State,
-    call: &Call,
-    response: Response<Incoming>,
-    mut link: Link,
-    lease: Lease,
-) -> Verdict {
-    let (mut parts, mut body) = response.into_parts();
+async fn judge(state: &State, call: &Call, response: Response<Link>, lease: Lease) -> Verdict {
+    let (mut parts, mut link) = response.into_parts();
     // An answer in HTTP/1.0 would be passed on as one, its end told by the end of the connection alone.
     parts.version = Version::HTTP_11;
     let meter = Meter::new(call.route.family, &parts.headers);
     let encoded = parts.headers.contains_key(http::header::CONTENT_ENCODING);
     header::for_client(&mut parts.headers, call.is_head());
     note_what_it_holds(state, call, &lease, parts.status);
-    let name = Arc::clone(&lease.backend().spec().name);
-    let relay = |parts, head, body, link, lease| {
+    let relay = |parts, head, link, lease| {
         Response::from_parts(
             parts,
             Source::Relay(Box::new(Relay::new(
                 head,
-                body,
                 link,
                 lease,
                 meter,
@@ -388,17 +380,17 @@ async fn judge(
         )
     };
     if encoded || !call.is_replayable() || !may_differ_elsewhere(state, call, parts.status) {
-        return Verdict::Pass(relay(parts, Bytes::new(), body, link, lease));
+        return Verdict::Pass(relay(parts, Bytes::new(), link, lease));
     }
-    match upstream::read_up_to(&mut body, &mut link, REFUSAL_BYTES, REFUSAL_TIME).await {
-        Ok((head, false)) => Verdict::Pass(relay(parts, head, body, link, lease)),
+    match upstream::read_up_to(&mut link, REFUSAL_BYTES, REFUSAL_TIME).await {
+        Ok((head, false)) => Verdict::Pass(relay(parts, head, link, lease)),
         Ok((whole, true)) => {
             lease.backend().links().put(link, Instant::now());
             // An error of a backend that failed before is more likely its own than one that all would give.
             let better_elsewhere = parts.status != StatusCode::INTERNAL_SERVER_ERROR
                 || lease.is_on_probation()
                 || is_load_failure(&whole);
-            let answer = own(parts, whole, &name);
+            let answer = own(parts, whole, lease.backend());
             if better_elsewhere {
                 Verdict::Refusal(answer)
             } else {
@@ -406,19 +398,23 @@ async fn judge(
             }
         }
         Err(error) => {
-            let reason = upstream::describe(&error);
+            let reason = error.to_string();
             lease.failed(reason.clone(), Instant::now());
             Verdict::Lost(Error::Lost {
-                name: name.to_string(),
+                name: lease.backend().name().to_owned(),
                 reason,
             })
         }
     }
 }
 
+/// Whose answer it is.
+#[derive(Debug, Clone)]
+struct Credit(HeaderValue);
+
 /// An answer that was read whole; it remembers who gave it, since others may be asked before it is used.
-fn own(mut parts: response::Parts, whole: Bytes, backend: &Arc<str>) -> Answer {
-    parts.extensions.insert(Arc::clone(backend));
+fn own(mut parts: response::Parts, whole: Bytes, backend: &Backend) -> Answer {
+    parts.extensions.insert(Credit(backend.label().clone()));
     Response::from_parts(parts, Source::Own(whole))
 }
 
@@ -456,8 +452,8 @@ fn note_what_it_holds(state: &State, call: &Call, lease: &Lease, status: StatusC
 
 /// Names the backend whose answer it is, which for one that was read whole need not be the last that was tried.
 fn credit(answer: Answer, access: &mut Access) -> Answer {
-    if let Some(name) = answer.extensions().get::<Arc<str>>() {
-        access.backend = Some(Arc::clone(name));
+    if let Some(Credit(name)) = answer.extensions().get() {
+        access.backend = Some(name.clone());
     }
     answer
 }
@@ -481,11 +477,7 @@ fn label(headers: &mut http::HeaderMap, family: Family, access: &Access) {
         attempts => HeaderValue::from(attempts),
     };
     headers.insert(header::ATTEMPTS, attempts);
-    if let Some(name) = access
-        .backend
-        .as_deref()
-        .and_then(|name| HeaderValue::try_from(name).ok())
-    {
-        headers.insert(header::BACKEND, name);
+    if let Some(name) = &access.backend {
+        headers.insert(header::BACKEND, name.clone());
     }
 }

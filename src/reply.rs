@@ -3,15 +3,13 @@
 use crate::access::{Access, Ended};
 use crate::early::{Early, Step};
 use crate::fleet::Merged;
-use crate::link::Link;
+use crate::link::{Link, LinkError};
 use crate::pool::Lease;
 use crate::silence::Silence;
 use crate::upload::UploadWatch;
-use crate::upstream::describe;
 use crate::wire::Meter;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -58,8 +56,7 @@ pub struct Last {
 pub struct Relay {
     /// What was read of the body before it was decided to pass it on.
     head: Bytes,
-    body: Incoming,
-    /// Taken when the answer is over, so that another request can use it.
+    /// Gone once it broke; taken when the answer is over, so that another request can use it.
     link: Option<Link>,
     lease: Lease,
     meter: Meter,
@@ -84,7 +81,6 @@ impl Relay {
     /// Begins to pass on a body, `head` first.
     pub fn new(
         head: Bytes,
-        body: Incoming,
         link: Link,
         lease: Lease,
         meter: Meter,
@@ -93,7 +89,6 @@ impl Relay {
     ) -> Self {
         Self {
             head,
-            body,
             link: Some(link),
             lease,
             meter,
@@ -115,17 +110,18 @@ impl Relay {
             self.came(&head);
             return Poll::Ready(Some(Ok(Frame::data(head))));
         }
-        let Poll::Ready(frame) = self.poll_body(cx) else {
+        let Some(link) = &mut self.link else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(piece) = link.poll_piece(cx) else {
             ready!(self.silence.poll(cx));
             return self.fell_silent(cx);
         };
-        match frame {
-            Some(Ok(frame)) => {
+        match piece {
+            Some(Ok(piece)) => {
                 self.silence.hear();
-                if let Some(chunk) = frame.data_ref() {
-                    self.came(chunk);
-                }
-                Poll::Ready(Some(Ok(frame)))
+                self.came(&piece);
+                Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Some(Err(error)) => self.broke(&error, cx),
             None if self.meter.is_cut_off() => self.cut_off(cx),
@@ -146,38 +142,23 @@ impl Relay {
         self.lease.progressed(1, now);
     }
 
-    /// Polls the body, and the connection it comes from where the body has nothing yet.
-    fn poll_body(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        if let Some(link) = &mut self.link {
-            link.drive(cx);
-        }
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
     fn broke(
         &mut self,
-        error: &hyper::Error,
+        error: &LinkError,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        self.link = None;
         if self.upload.as_ref().is_some_and(UploadWatch::is_broken) {
+            self.link = None;
             self.phase = Phase::ClientBroke;
             return Poll::Ready(Some(Err(Cut)));
         }
-        let reason = format!("broke off in the middle of an answer: {}", describe(error));
+        let reason = format!("broke off in the middle of an answer: {error}");
         let answer = self.tell(&reason, cx);
         self.lease.failed(reason, Instant::now());
         answer
     }
 
     fn fell_silent(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        self.link = None;
         let reason = "fell silent in the middle of an answer";
         let answer = self.tell(reason, cx);
         self.lease.failed(reason.to_owned(), Instant::now());
@@ -186,11 +167,10 @@ impl Relay {
 
     /// A stream that ended as if it were whole, and is not: Ollama's layer for the other APIs ends so when it fails.
     fn cut_off(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        self.link = None;
         self.tell("ended its stream before the answer was done", cx)
     }
 
-    /// Hands out the record of an error, if there is room for one, and cuts.
+    /// Lets go of the backend, hands out the record of an error, if there is room for one, and cuts.
     fn tell(
         &mut self,
         reason: &str,
@@ -199,7 +179,7 @@ impl Relay {
         let name = self.lease.backend().name();
         tracing::warn!(backend = name, reason, "an answer was cut");
         // Within a length that was announced a record would pass for the bytes that are missing.
-        let is_measured = self.body.size_hint().exact().is_some();
+        let is_measured = self.link.take().is_some_and(|link| link.left().is_some());
         let record = (!is_measured)
             .then(|| self.meter.error_record(&format!("backend {name} {reason}")))
             .flatten();
@@ -233,14 +213,19 @@ impl Relay {
         (ended, self.meter.bytes())
     }
 
+    /// Whether all of an answer of known length was handed out: nobody then asks for its end. The end of any other is to be
+    /// asked for, since it may come too early.
+    fn is_handed_out(&self) -> bool {
+        self.head.is_empty() && self.link.as_ref().and_then(Link::left) == Some(0)
+    }
+
     /// How the answer stands if nothing more happens to it.
     fn ended(&self) -> Ended {
         match self.phase {
             Phase::Cutting | Phase::Cut => Ended::BackendBroke,
             Phase::Ended if self.meter.is_whole() => Ended::Complete,
             Phase::Ended => Ended::Truncated,
-            // A body of known length is over with its last byte; nobody then polls for the end.
-            Phase::Flowing if self.head.is_empty() && self.body.is_end_stream() => Ended::Complete,
+            Phase::Flowing if self.is_handed_out() => Ended::Complete,
             Phase::Flowing | Phase::ClientBroke => Ended::ClientGone,
         }
     }
@@ -331,7 +316,7 @@ impl Body for ReplyBody {
         match &self.source {
             Source::Own(bytes) => bytes.is_empty(),
             Source::Relay(relay) => match relay.phase {
-                Phase::Flowing => relay.head.is_empty() && relay.body.is_end_stream(),
+                Phase::Flowing => relay.is_handed_out(),
                 Phase::Ended => true,
                 Phase::Cutting | Phase::Cut | Phase::ClientBroke => false,
             },
@@ -344,14 +329,10 @@ impl Body for ReplyBody {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Relay(relay) => {
-                let rest = relay.body.size_hint();
-                let head = relay.head.len() as u64;
-                let mut hint = SizeHint::new();
-                hint.set_lower(rest.lower() + head);
-                if let Some(upper) = rest.upper() {
-                    hint.set_upper(upper + head);
-                }
-                hint
+                let left = relay.link.as_ref().and_then(Link::left);
+                left.map_or_else(SizeHint::default, |left| {
+                    SizeHint::with_exact(left + relay.head.len() as u64)
+                })
             }
             Source::Merged(_) | Source::Early(_) | Source::Cut(_) => SizeHint::default(),
         }

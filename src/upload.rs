@@ -25,13 +25,17 @@ pub enum BodyError {
     /// Whoever passed it on gave up.
     #[error("the request body was given up")]
     Feed,
+    /// It is not as long as was announced.
+    #[error("the request body is not as long as announced")]
+    Length,
 }
 
 /// A body from a client. Dropped before its end, it is drained in the background for a bounded time.
 #[derive(Debug)]
 pub struct Upload {
     body: Option<Incoming>,
-    broken: Arc<Broken>,
+    /// For whoever watches it, if anybody does.
+    broken: Option<Arc<Broken>>,
 }
 
 /// Tells whether an upload broke by the client's fault, also after the upload was given away.
@@ -75,13 +79,13 @@ impl Upload {
     pub fn new(body: Incoming) -> Self {
         Self {
             body: Some(body),
-            broken: Arc::default(),
+            broken: None,
         }
     }
 
     /// A handle that outlives the upload.
-    pub fn watch(&self) -> UploadWatch {
-        UploadWatch(Arc::clone(&self.broken))
+    pub fn watch(&mut self) -> UploadWatch {
+        UploadWatch(Arc::clone(self.broken.get_or_insert_default()))
     }
 }
 
@@ -102,12 +106,14 @@ impl Body for Upload {
                 Some(Ok(frame)) if frame.is_trailers() => continue,
                 Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
                 Some(Err(error)) => {
-                    let why = Error::of_body(&error);
-                    let (late, gone) = (&self.broken.late, &self.broken.gone);
-                    late.store(matches!(why, Error::BodyLate), Relaxed);
-                    gone.store(matches!(why, Error::BodyGone), Relaxed);
-                    self.broken.off.store(true, Relaxed);
                     self.body = None;
+                    if let Some(broken) = &self.broken {
+                        let why = Error::of_body(&error);
+                        let (late, gone) = (&broken.late, &broken.gone);
+                        late.store(matches!(why, Error::BodyLate), Relaxed);
+                        gone.store(matches!(why, Error::BodyGone), Relaxed);
+                        broken.off.store(true, Relaxed);
+                    }
                     Poll::Ready(Some(Err(error)))
                 }
                 None => {

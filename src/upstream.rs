@@ -3,16 +3,12 @@
 
 use crate::call::Call;
 use crate::config::duration_text;
-use crate::link::{ConnectError, Link, RequestBody};
+use crate::link::{ConnectError, Link, LinkError, Outgoing, RequestBody, RequestHead};
 use crate::pool::{Lease, Origin};
 use bytes::{Bytes, BytesMut};
-use http::header::TRANSFER_ENCODING;
-use http::{HeaderValue, Request, Response, StatusCode, Uri};
-use http_body::Body as _;
-use hyper::body::Incoming;
-use std::error::Error as _;
+use http::{Method, Response, StatusCode};
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 use thiserror::Error;
@@ -73,7 +69,7 @@ pub async fn exchange(
     call: &mut Call,
     lease: &Lease,
     connect_limit: Duration,
-) -> Result<(Response<Incoming>, Link), Failure> {
+) -> Result<Response<Link>, Failure> {
     let limit = call.limit();
     let attempt = pin!(attempt(call, lease, connect_limit));
     let outcome = match limit {
@@ -87,10 +83,10 @@ pub async fn exchange(
 }
 
 /// Tells a lease's backend what came of an attempt.
-pub fn settle(outcome: &Result<(Response<Incoming>, Link), Failure>, lease: &Lease) {
+pub fn settle(outcome: &Result<Response<Link>, Failure>, lease: &Lease) {
     let now = Instant::now();
     match outcome {
-        Ok((response, _)) => lease.answered(response.status(), now),
+        Ok(response) => lease.answered(response.status(), now),
         Err(Failure::Connect(reason)) => lease.unreachable(reason.clone(), now),
         Err(Failure::Lost(reason)) => lease.failed(reason.clone(), now),
         Err(late @ Failure::Late(_)) => lease.failed(late.to_string(), now),
@@ -106,7 +102,7 @@ pub async fn attempt(
     call: &mut Call,
     lease: &Lease,
     connect_limit: Duration,
-) -> Result<(Response<Incoming>, Link), Failure> {
+) -> Result<Response<Link>, Failure> {
     let backend = lease.backend();
     // What may not be sent twice gets a fresh connection, since an idle one may be closed under it.
     let mut idle = call
@@ -115,7 +111,7 @@ pub async fn attempt(
         .flatten();
     loop {
         let reused = idle.is_some();
-        let mut link = match idle.take() {
+        let link = match idle.take() {
             Some(link) => link,
             None => Link::connect(&backend.spec().origin, connect_limit)
                 .await
@@ -125,50 +121,27 @@ pub async fn attempt(
         let request =
             request.ok_or_else(|| Failure::Lost("the request body was sent before".to_owned()))?;
         let failed = match link.send(request).await {
-            Ok(response) => return checked(response, link),
+            Ok(response) => return checked(response),
             Err(failed) => failed,
         };
         if call.is_broken_by_client() {
             return Err(Failure::Client);
         }
         if let Some(unsent) = failed.unsent {
-            call.take_back(unsent.into_body());
+            call.take_back(unsent);
         }
         if !reused || !call.may_be_sent() {
-            return Err(Failure::Lost(describe(&failed.error)));
+            return Err(Failure::Lost(failed.error.to_string()));
         }
     }
 }
 
-/// Refuses answers that are no answers: a switch of protocols that nobody asked for, statuses outside the range, and
-/// bodies in a coding that nobody can undo who is not told of it.
-fn checked(
-    response: Response<Incoming>,
-    link: Link,
-) -> Result<(Response<Incoming>, Link), Failure> {
-    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
-    let known = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if codings.next().is_some_and(|coding| !known(coding)) || codings.next().is_some() {
-        return Err(Failure::Lost(
-            "answered with an unknown transfer coding".to_owned(),
-        ));
-    }
+/// Refuses answers that are no answers: a switch of protocols that nobody asked for, and statuses outside the range.
+fn checked(response: Response<Link>) -> Result<Response<Link>, Failure> {
     match response.status().as_u16() {
-        200..=599 => Ok((response, link)),
+        200..=599 => Ok(response),
         odd => Err(Failure::Lost(format!("answered with status {odd}"))),
     }
-}
-
-/// An error with its causes, since hyper's own text names only the outermost.
-pub fn describe(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// Reads a body to its end, past a number of bytes, or until the time is up. The flag says whether the end was reached.
@@ -176,28 +149,21 @@ pub fn describe(error: &hyper::Error) -> String {
 /// # Errors
 /// When the body breaks off.
 pub async fn read_up_to(
-    body: &mut Incoming,
     link: &mut Link,
     bytes: usize,
     time: Duration,
-) -> Result<(Bytes, bool), hyper::Error> {
+) -> Result<(Bytes, bool), LinkError> {
     let mut read = BytesMut::new();
     let mut time_is_up = pin!(sleep(time));
     while read.len() <= bytes {
-        let frame = poll_fn(|cx| {
-            if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
-                return Poll::Ready(Some(frame));
-            }
-            link.drive(cx);
-            if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
-                return Poll::Ready(Some(frame));
-            }
-            time_is_up.as_mut().poll(cx).map(|()| None)
+        let piece = poll_fn(|cx| match link.poll_piece(cx) {
+            Poll::Ready(piece) => Poll::Ready(Some(piece)),
+            Poll::Pending => time_is_up.as_mut().poll(cx).map(|()| None),
         });
-        match frame.await {
+        match piece.await {
             None => break,
             Some(None) => return Ok((read.freeze(), true)),
-            Some(Some(frame)) => read.extend_from_slice(&frame?.into_data().unwrap_or_default()),
+            Some(Some(piece)) => read.extend_from_slice(&piece?),
         }
     }
     Ok((read.freeze(), false))
@@ -214,26 +180,28 @@ pub async fn get(
     body_limit: usize,
 ) -> Result<(StatusCode, Bytes), Failure> {
     let asking = async {
-        let mut link = Link::connect(origin, limit)
+        let link = Link::connect(origin, limit)
             .await
             .map_err(|error| Failure::of_connect(&error))?;
-        let mut request = Request::new(RequestBody::Kept(Bytes::new()));
-        let uri: Result<Uri, _> = format!("{}{path}", origin.prefix()).parse();
-        *request.uri_mut() = uri.map_err(|error| Failure::Lost(error.to_string()))?;
-        request
-            .headers_mut()
-            .insert(http::header::HOST, origin.authority().clone());
+        let head = RequestHead {
+            method: &Method::GET,
+            prefix: origin.prefix(),
+            target: path,
+            host: origin.authority(),
+            lines: b"",
+        };
+        let request = Outgoing::new(&head, RequestBody::Kept(Bytes::new()));
         let answer = link
             .send(request)
             .await
-            .map_err(|failed| Failure::Lost(describe(&failed.error)))?;
-        let (parts, mut body) = answer.into_parts();
-        match read_up_to(&mut body, &mut link, body_limit, limit).await {
+            .map_err(|failed| Failure::Lost(failed.error.to_string()))?;
+        let (parts, mut link) = answer.into_parts();
+        match read_up_to(&mut link, body_limit, limit).await {
             Ok((bytes, true)) => Ok((parts.status, bytes)),
             Ok((_, false)) => Err(Failure::Lost(format!(
                 "its answer to {path} is longer than {body_limit} bytes"
             ))),
-            Err(error) => Err(Failure::Lost(describe(&error))),
+            Err(error) => Err(Failure::Lost(error.to_string())),
         }
     };
     timeout(limit, asking).await.unwrap_or_else(|_| {

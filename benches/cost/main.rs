@@ -43,23 +43,23 @@ const PHASES: [Phase; 4] = [
         name: "small",
         unit: "small request",
         count: REQUESTS,
-        most_allocations: 24.0,
-        most_instructions: 88_000.0,
+        most_allocations: 17.5,
+        most_instructions: 72_000.0,
     },
     Phase {
         name: "chunk",
         unit: "chunk",
         count: CHUNKS,
-        // Both are of hyper's read buffer.
-        most_allocations: 2.2,
-        most_instructions: 16_500.0,
+        // One for the piece, and a tenth for opening the stream.
+        most_allocations: 1.2,
+        most_instructions: 8_500.0,
     },
     Phase {
         name: "big",
         unit: "request of 100 KB",
         count: BIG_REQUESTS,
-        most_allocations: 35.0,
-        most_instructions: 1_440_000.0,
+        most_allocations: 30.0,
+        most_instructions: 1_400_000.0,
     },
     Phase {
         name: "choice",
@@ -70,7 +70,7 @@ const PHASES: [Phase; 4] = [
     },
 ];
 /// Most heap per open stream, in KiB.
-const MOST_PER_STREAM: f64 = 64.0;
+const MOST_PER_STREAM: f64 = 32.0;
 /// Told to a run that valgrind counts, which is to do one phase and say nothing.
 const COUNTED: &str = "--counted";
 

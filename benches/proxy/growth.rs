@@ -11,7 +11,7 @@ use tokio::time::sleep;
 const BODIES: [usize; 5] = [100, 1_000, 10_000, 100_000, 1_000_000];
 /// Backends per node, of which there are four.
 const EACH: [usize; 4] = [1, 10, 100, 250];
-const STREAMS: [usize; 4] = [200, 1_000, 4_000, 9_000];
+const STREAMS: [usize; 4] = [200, 1_000, 4_000, 8_000];
 /// Chunks a second of all streams together, so that the clients keep up.
 const CHUNKS_A_SECOND: usize = 8_000;
 const REQUESTS: u32 = 10_000;

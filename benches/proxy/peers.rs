@@ -43,7 +43,7 @@ impl Peer {
     /// llamero with nothing but its backends set, of which each node is so many. They take every request at once, as they do
     /// from the others.
     pub async fn llamero(nodes: &Nodes, each: usize, dir: &Path) -> Result<Self> {
-        let address = free_address()?;
+        let [address, admin] = free_addresses()?;
         let mut config = String::new();
         for (index, node) in nodes.addresses.iter().enumerate() {
             for part in 0..each {
@@ -65,7 +65,7 @@ impl Peer {
             .env_clear()
             .args(["serve", "--log-format", "json"])
             .args(["--listen", &address.to_string()])
-            .args(["--admin", &free_address()?.to_string()])
+            .args(["--admin", &admin.to_string()])
             .arg("--config")
             .arg(file);
         let started = Self::start("llamero", address, command, dir).await?;
@@ -74,7 +74,7 @@ impl Peer {
 
     /// nginx with one worker per core; none if it is not installed.
     pub async fn nginx(nodes: &Nodes, dir: &Path) -> Result<Option<Self>> {
-        let address = free_address()?;
+        let [address] = free_addresses()?;
         let mut servers = String::new();
         for node in &nodes.addresses {
             writeln!(servers, "server {node};")?;
@@ -108,7 +108,7 @@ impl Peer {
 
     /// haproxy with one thread per core; none if it is not installed.
     pub async fn haproxy(nodes: &Nodes, dir: &Path) -> Result<Option<Self>> {
-        let address = free_address()?;
+        let [address] = free_addresses()?;
         let mut config = format!(
             "global\n nbthread 2\n maxconn {PEER_CONNECTIONS}\n log stdout format raw local0\n\
              defaults\n mode http\n log global\n option httplog\n option http-no-delay\n http-reuse always\n\
@@ -217,7 +217,14 @@ fn number(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
-/// A port that was free a moment ago: nginx and haproxy cannot say which one they were given.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// Different ports that were free a moment ago: nginx and haproxy cannot say which one they were given.
+fn free_addresses<const N: usize>() -> Result<[SocketAddr; N]> {
+    let mut addresses = [SocketAddr::from(([127, 0, 0, 1], 0)); N];
+    let mut held = Vec::new();
+    for address in &mut addresses {
+        let listener = TcpListener::bind(*address)?;
+        *address = listener.local_addr()?;
+        held.push(listener);
+    }
+    Ok(addresses)
 }

@@ -4,12 +4,12 @@
 use super::serve::{Stop, explain};
 use crate::config::{ContentHash, Settings};
 use crate::gateway::Gateway;
-use crate::link::{Link, RequestBody};
+use crate::link::{Link, Outgoing, RequestBody, RequestHead};
 use crate::mock::{Node, Profile, demo_fleet};
 use crate::pool::Origin;
-use crate::upstream::{describe, read_up_to};
+use crate::upstream::read_up_to;
 use anyhow::{Context as _, anyhow};
-use http::{Method, Request, Uri};
+use http::Method;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -187,24 +187,23 @@ async fn ask(origin: &Origin, model: &str, question: &str) -> anyhow::Result<(St
         "model": model, "stream": false, "options": { "num_predict": ANSWER_TOKENS },
         "messages": [{ "role": "user", "content": question }],
     });
-    let mut link = Link::connect(origin, CONNECT).await?;
-    let mut request = Request::new(RequestBody::Kept(body.to_string().into()));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = Uri::from_static("/api/chat");
-    request
-        .headers_mut()
-        .insert(http::header::HOST, origin.authority().clone());
-    let answer = link
-        .send(request)
-        .await
-        .map_err(|failed| anyhow!(describe(&failed.error)))?;
+    let link = Link::connect(origin, CONNECT).await?;
+    let head = RequestHead {
+        method: &Method::POST,
+        prefix: "",
+        target: "/api/chat",
+        host: origin.authority(),
+        lines: b"",
+    };
+    let request = Outgoing::new(&head, RequestBody::Kept(body.to_string().into()));
+    let answer = link.send(request).await.map_err(|failed| failed.error)?;
     let backend = answer
         .headers()
         .get(crate::header::BACKEND)
         .and_then(|name| name.to_str().ok())
         .unwrap_or("?")
         .to_owned();
-    let (text, _) = read_up_to(&mut answer.into_body(), &mut link, ANSWER_BYTES, PATIENCE).await?;
+    let (text, _) = read_up_to(&mut answer.into_body(), ANSWER_BYTES, PATIENCE).await?;
     let text: serde_json::Value = serde_json::from_slice(&text)?;
     let content = text
         .pointer("/message/content")

@@ -168,7 +168,7 @@ async fn send(mut call: Call, lease: Lease, connect: Duration) -> Outcome {
         upstream::settle(&sent, &lease);
     }
     match sent {
-        Ok((response, link)) => outcome::read(&call, response, link, lease).await,
+        Ok(response) => outcome::read(&call, response, lease).await,
         Err(failure) => Outcome::of(&failure),
     }
 }

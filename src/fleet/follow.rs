@@ -6,12 +6,8 @@ use super::progress::{Report, Station};
 use crate::call::{Call, PROGRESS_IDLE};
 use crate::link::Link;
 use crate::pool::Lease;
-use crate::upstream::describe;
 use bytes::BytesMut;
-use http_body::Body as _;
-use hyper::body::Incoming;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, timeout};
@@ -50,15 +46,15 @@ pub(super) async fn follow(
     let last = match timeout(PROGRESS_IDLE, exchange).await {
         Err(_) => News::Lost(SILENT.to_owned()),
         Ok(Err(outcome)) => News::Refused(outcome),
-        Ok(Ok((response, link))) if !response.status().is_success() => {
-            News::Refused(outcome::read(&call, response, link, lease).await)
+        Ok(Ok(response)) if !response.status().is_success() => {
+            News::Refused(outcome::read(&call, response, lease).await)
         }
-        Ok(Ok((response, link))) => {
+        Ok(Ok(response)) => {
             let told = Told {
                 number,
                 news: &news,
             };
-            match told.lines(response.into_body(), link, &lease).await {
+            match told.lines(response.into_body(), &lease).await {
                 Ok(()) => {
                     outcome::look(&current, lease.backend()).await;
                     News::Done
@@ -78,7 +74,7 @@ struct Told<'a> {
 
 impl Told<'_> {
     /// Reads lines to the end of the body, which is to follow `success`.
-    async fn lines(&self, mut body: Incoming, mut link: Link, lease: &Lease) -> Result<(), News> {
+    async fn lines(&self, mut link: Link, lease: &Lease) -> Result<(), News> {
         let mut buffer = BytesMut::new();
         let mut succeeded = false;
         // What was searched for the end of a line already.
@@ -93,20 +89,15 @@ impl Told<'_> {
             if buffer.len() > LINE_BYTES {
                 return Err(News::Lost(format!("wrote a line over {LINE_BYTES} bytes")));
             }
-            let frame = poll_fn(|cx| {
-                link.drive(cx);
-                Pin::new(&mut body).poll_frame(cx)
-            });
-            let Ok(frame) = timeout(PROGRESS_IDLE, frame).await else {
+            let piece = poll_fn(|cx| link.poll_piece(cx));
+            let Ok(piece) = timeout(PROGRESS_IDLE, piece).await else {
                 lease.failed(SILENT.to_owned(), Instant::now());
                 return Err(News::Lost(SILENT.to_owned()));
             };
-            match frame {
-                Some(Ok(frame)) => {
-                    buffer.extend_from_slice(&frame.into_data().unwrap_or_default());
-                }
+            match piece {
+                Some(Ok(piece)) => buffer.extend_from_slice(&piece),
                 Some(Err(error)) => {
-                    let reason = format!("broke off in the middle: {}", describe(&error));
+                    let reason = format!("broke off in the middle: {error}");
                     lease.failed(reason.clone(), Instant::now());
                     return Err(News::Lost(reason));
                 }

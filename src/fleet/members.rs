@@ -7,6 +7,7 @@ use crate::health;
 use crate::pool::{Admit, Backend};
 use crate::state::State;
 use crate::wire::ModelKey;
+use http::HeaderValue;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -95,7 +96,7 @@ pub(super) fn note(access: &mut Access, members: &[Arc<Backend>]) {
     if members.len() > SHOWN {
         names.push(&rest);
     }
-    access.backend = Some(names.join("+").into());
+    access.backend = HeaderValue::try_from(names.join("+")).ok();
     access.attempts = u32::try_from(members.len()).unwrap_or(u32::MAX);
 }
 

@@ -10,10 +10,9 @@ use crate::link::Link;
 use crate::pool::{Backend, Lease};
 use crate::reply::Source;
 use crate::survey;
-use crate::upstream::{self, Failure, describe};
+use crate::upstream::{self, Failure};
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,7 +98,7 @@ pub(super) async fn exchange(
     call: &mut Call,
     lease: &Lease,
     connect: Duration,
-) -> Result<(Response<Incoming>, Link), Outcome> {
+) -> Result<Response<Link>, Outcome> {
     let backend = lease.backend();
     if is_down(backend) {
         return Err(Outcome::Lost(backend.complaint()));
@@ -112,25 +111,20 @@ pub(super) async fn exchange(
 /// Sends a request to one backend and reads its answer whole.
 pub(super) async fn ask(mut call: Call, lease: Lease, connect: Duration) -> Outcome {
     match exchange(&mut call, &lease, connect).await {
-        Ok((response, link)) => read(&call, response, link, lease).await,
+        Ok(response) => read(&call, response, lease).await,
         Err(outcome) => outcome,
     }
 }
 
 /// Reads the answer of a backend whole.
-pub(super) async fn read(
-    call: &Call,
-    response: Response<Incoming>,
-    mut link: Link,
-    lease: Lease,
-) -> Outcome {
-    let (mut parts, mut body) = response.into_parts();
+pub(super) async fn read(call: &Call, response: Response<Link>, lease: Lease) -> Outcome {
+    let (mut parts, mut link) = response.into_parts();
     header::for_client(&mut parts.headers, call.is_head());
     let limit = call.limit();
     let left = limit.map_or(Duration::MAX, |limit| {
         limit.end.saturating_duration_since(Instant::now())
     });
-    match upstream::read_up_to(&mut body, &mut link, ANSWER_BYTES, left).await {
+    match upstream::read_up_to(&mut link, ANSWER_BYTES, left).await {
         Ok((whole, true)) => {
             lease.backend().links().put(link, Instant::now());
             Outcome::Answered(Response::from_parts(parts, whole))
@@ -142,10 +136,7 @@ pub(super) async fn read(
         }
         Ok((_, false)) => Outcome::Lost(format!("answered more than {ANSWER_BYTES} bytes")),
         Err(error) => {
-            let reason = format!(
-                "broke off in the middle of its answer: {}",
-                describe(&error)
-            );
+            let reason = format!("broke off in the middle of its answer: {error}");
             lease.failed(reason.clone(), Instant::now());
             Outcome::Lost(reason)
         }

@@ -3,6 +3,7 @@
 use super::{Job, Model};
 use crate::clock;
 use crate::wire::Prefix;
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use tokio::time::Instant;
@@ -44,7 +45,8 @@ pub struct Flight {
     pub(super) model: Arc<Model>,
     pub(super) progress: Arc<Progress>,
     pub(super) prompt_bytes: u64,
-    pub(super) prefixes: Box<[Prefix]>,
+    /// Of most requests there is one.
+    pub(super) prefixes: SmallVec<[Prefix; 1]>,
     pub(super) limit: Option<u32>,
     pub(super) is_embedding: bool,
     /// Whether its answer comes token by token.
@@ -81,7 +83,7 @@ impl Flight {
             model,
             progress: Arc::default(),
             prompt_bytes: demand.prompt_bytes,
-            prefixes: demand.prefixes.as_slice().into(),
+            prefixes: SmallVec::from_slice(&demand.prefixes),
             limit: demand.output_limit,
             is_embedding: demand.is_embedding,
             is_streamed: demand.is_streamed,

@@ -9,6 +9,7 @@ use crate::knowledge::{Job, Model, Models, Node, Outlook, Report, Seen, Sighting
 use crate::link::Links;
 use crate::wire::ModelKey;
 use arc_swap::ArcSwapOption;
+use http::HeaderValue;
 use jiff::Timestamp;
 use std::collections::HashSet;
 use std::pin::pin;
@@ -39,6 +40,7 @@ pub struct Backend {
     spec: Spec,
     policy: health::Policy,
     name_hash: u64,
+    label: HeaderValue,
     live: Arc<Live>,
 }
 
@@ -135,6 +137,7 @@ impl Backend {
     fn with_live(spec: Spec, policy: health::Policy, live: Arc<Live>) -> Self {
         Self {
             name_hash: xxhash_rust::xxh3::xxh3_64(spec.name.as_bytes()),
+            label: HeaderValue::try_from(&*spec.name).unwrap_or(HeaderValue::from_static("?")),
             spec,
             policy,
             live,
@@ -149,6 +152,11 @@ impl Backend {
     /// The unique name.
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// The name as a header has it.
+    pub fn label(&self) -> &HeaderValue {
+        &self.label
     }
 
     /// A hash of the name, the same in every process and version (xxh3-64).

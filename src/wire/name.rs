@@ -1,9 +1,13 @@
 //! Model names compared as Ollama compares them.
 
+use smallvec::SmallVec;
 use std::fmt;
+use std::sync::Arc;
 
 /// Longest name that is worth comparing, in bytes: host 350, namespace, model and tag 80 each, with separators.
 const NAME_BYTES: usize = 600;
+/// Keys up to this length are put together without memory of their own.
+const COMMON_BYTES: usize = 128;
 const HOST: &str = "registry.ollama.ai";
 const NAMESPACE: &str = "library";
 const TAG: &str = "latest";
@@ -14,7 +18,7 @@ const TAG: &str = "latest";
 /// `llama3.2`, `LLAMA3.2:latest` and `registry.ollama.ai/library/llama3.2` have one key. A key is for comparing only:
 /// what goes to a backend keeps the client's spelling.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ModelKey(Box<str>);
+pub struct ModelKey(Arc<str>);
 
 impl ModelKey {
     /// Reads a name as clients write it. `None` for names that no Ollama accepts: empty, too long, or with characters
@@ -44,10 +48,12 @@ impl ModelKey {
         }
         let source = if cloud { "@cloud" } else { "" };
         let parts = [host, "/", namespace, "/", model, ":", tag, source];
-        let mut key = String::with_capacity(parts.iter().map(|part| part.len()).sum());
-        key.extend(parts);
+        let mut key: SmallVec<[u8; COMMON_BYTES]> = SmallVec::new();
+        for part in parts {
+            key.extend_from_slice(part.as_bytes());
+        }
         key.make_ascii_lowercase();
-        Some(Self(key.into_boxed_str()))
+        Some(Self(std::str::from_utf8(&key).ok()?.into()))
     }
 
     /// A hash that is the same in every process and version (xxh3-64 of the canonical form).

@@ -216,6 +216,24 @@ pub fn meter(data: &[u8]) {
     assert_eq!(known(&mut text.chunks(1)), whole);
 }
 
+/// However an answer is cut into reads, the same is made of it; where a head is too long for one, the other may stop early.
+pub fn answer(data: &[u8]) {
+    let Some(([step], text)) = data.split_first_chunk::<1>() else {
+        return;
+    };
+    let whole = llamero::fuzzing::answer(std::iter::once(text));
+    assert!(whole.body.len() <= text.len());
+    if whole.end == Ok(true) {
+        assert!(whole.status.is_some());
+    }
+    for split in [
+        llamero::fuzzing::answer(pieces(text, *step)),
+        llamero::fuzzing::answer(text.chunks(1)),
+    ] {
+        assert_eq!(split, whole);
+    }
+}
+
 /// However a client's bytes are cut into reads, messages end at the same places and the same is refused.
 pub fn framing(data: &[u8]) {
     const LIMIT: usize = 300;

@@ -74,6 +74,11 @@ fn change(text: &mut Vec<u8>, seeds: &[Vec<u8>], chance: &mut fastrand::Rng) {
 }
 
 #[test]
+fn an_answer_is_read_the_same_however_it_comes() {
+    check("answer", 9, properties::answer);
+}
+
+#[test]
 fn no_text_is_too_much_for_the_configuration() {
     check("configuration", 1, properties::configuration);
 }

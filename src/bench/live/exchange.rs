@@ -58,8 +58,8 @@ impl<'a> Exchange<'a> {
         let _socket = socket.map_err(|closed| broken(closed.into()))?;
         self.sent = Some(Instant::now());
         self.progress.sent.fetch_add(1, Relaxed);
-        let (response, mut link) = target.send(path, client, body).await.map_err(broken)?;
-        let (head, mut body) = response.into_parts();
+        let response = target.send(path, client, body).await.map_err(broken)?;
+        let (head, mut link) = response.into_parts();
         self.was_answered = true;
         self.node = named(&head.headers, &header::BACKEND);
         let attempts = named(&head.headers, &header::ATTEMPTS);
@@ -67,7 +67,7 @@ impl<'a> Exchange<'a> {
         if !head.status.is_success() {
             let mut text = Vec::new();
             while text.len() < ERROR_BYTES
-                && let Some(Ok(piece)) = piece(&mut body, &mut link).await
+                && let Some(Ok(piece)) = piece(&mut link).await
             {
                 text.extend_from_slice(&piece);
             }
@@ -79,7 +79,7 @@ impl<'a> Exchange<'a> {
             target.keep(link);
             return Err((kind, text));
         }
-        while let Some(piece) = piece(&mut body, &mut link).await {
+        while let Some(piece) = piece(&mut link).await {
             // A cut that was announced is told in the words of the announcement.
             let mut announced =
                 |error| (Failure::Broken, self.answer.error.take().unwrap_or(error));

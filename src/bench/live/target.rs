@@ -1,18 +1,15 @@
 //! What is driven: its address, its API, and the connections to it.
 
-use crate::link::{Link, Links, RequestBody};
+use crate::header::{FORWARDED_FOR, put_line};
+use crate::link::{Link, Links, Outgoing, RequestBody, RequestHead};
 use crate::pool::Origin;
-use crate::upstream::{self, describe};
-use anyhow::{Context as _, anyhow};
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, Uri, header};
-use http_body::Body as _;
-use hyper::body::Incoming;
+use crate::upstream;
+use anyhow::Context as _;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, Response, header};
 use serde::Deserialize;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -91,35 +88,36 @@ impl Target {
         path: &str,
         client: Option<IpAddr>,
         body: Bytes,
-    ) -> anyhow::Result<(Response<Incoming>, Link)> {
-        let uri: Uri = format!("{}{path}", self.origin.prefix()).parse()?;
-        let mut request = Request::new(RequestBody::Kept(body));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
-        let headers = request.headers_mut();
-        headers.insert(header::HOST, self.origin.authority().clone());
+    ) -> anyhow::Result<Response<Link>> {
+        let mut lines = BytesMut::new();
         let json = HeaderValue::from_static("application/json");
-        headers.insert(header::CONTENT_TYPE, json);
+        put_line(&mut lines, &header::CONTENT_TYPE, &json);
         if let Some(client) = client {
             let client = HeaderValue::try_from(client.to_string())?;
-            headers.insert("x-forwarded-for", client);
+            put_line(&mut lines, &FORWARDED_FOR, &client);
         }
-        if let Some(mut link) = self.links.take(Instant::now()) {
-            match link.send(request).await {
-                Ok(answer) => return Ok((answer, link)),
+        let head = RequestHead {
+            method: &Method::POST,
+            prefix: self.origin.prefix(),
+            target: path,
+            host: self.origin.authority(),
+            lines: &lines,
+        };
+        let request = || Outgoing::new(&head, RequestBody::Kept(body.clone()));
+        if let Some(link) = self.links.take(Instant::now()) {
+            match link.send(request()).await {
+                Ok(answer) => return Ok(answer),
                 // The other side closed it while it was idle.
-                Err(failed) => match failed.unsent {
-                    Some(unsent) => request = unsent,
-                    None => return Err(anyhow!(describe(&failed.error))),
-                },
+                Err(failed) if failed.unsent.is_some() => {}
+                Err(failed) => return Err(failed.error.into()),
             }
         }
-        let mut link = Link::connect(&self.origin, CONNECT)
+        let link = Link::connect(&self.origin, CONNECT)
             .await
             .context("no connection")?;
-        let answer = link.send(request).await;
-        let answer = answer.map_err(|failed| anyhow!(describe(&failed.error)))?;
-        Ok((answer, link))
+        link.send(request())
+            .await
+            .map_err(|failed| failed.error.into())
     }
 
     /// Keeps a connection whose answer was read to its end.
@@ -129,16 +127,7 @@ impl Target {
 }
 
 /// The next piece of an answer; `None` at its end.
-pub(super) async fn piece(body: &mut Incoming, link: &mut Link) -> Option<anyhow::Result<Bytes>> {
-    let frame = poll_fn(|cx| {
-        if let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        link.drive(cx);
-        Pin::new(&mut *body).poll_frame(cx)
-    });
-    match frame.await? {
-        Ok(frame) => Some(Ok(frame.into_data().unwrap_or_default())),
-        Err(error) => Some(Err(anyhow!(describe(&error)))),
-    }
+pub(super) async fn piece(link: &mut Link) -> Option<anyhow::Result<Bytes>> {
+    let piece = poll_fn(|cx| link.poll_piece(cx)).await?;
+    Some(piece.map_err(Into::into))
 }

@@ -227,6 +227,13 @@ impl<'a> Reader<'a> {
 
 /// How many bytes of a string stand for themselves.
 fn plain(text: &[u8]) -> usize {
+    // Keys and roles are short.
+    if let Some(word) = text.first_chunk() {
+        let special = special_bytes(u64::from_le_bytes(*word));
+        if special != 0 {
+            return special.trailing_zeros() as usize / 8;
+        }
+    }
     let is_special = |byte: &u8| matches!(*byte, b'"' | b'\\' | 0..b' ');
     // Without branches, so that a group of them is compared at once.
     let is_plain = |group: &&[u8; TOGETHER]| {

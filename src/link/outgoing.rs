@@ -1,0 +1,250 @@
+//! A request on its way to a backend: its head, its body, and what frames the body.
+
+use super::LinkError;
+use crate::feed::Feed;
+use crate::header::put_line;
+use crate::upload::{BodyError, Upload};
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::HOST;
+use http::{HeaderValue, Method};
+use http_body::Body;
+use std::io::{self, IoSlice, Write as _};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+
+/// Room for the first line of a head, `Host` and framing, in bytes.
+const HEAD_BYTES: usize = 192;
+
+/// What a backend is sent.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// Bytes that were read whole; empty means no body.
+    Kept(Bytes),
+    /// A body that is passed on while it comes in.
+    Upload(Upload),
+    /// One backend's share of a body that goes to several.
+    Feed(Feed),
+}
+
+impl RequestBody {
+    /// The next piece; `None` at the end.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            let frame = match self {
+                Self::Kept(bytes) if bytes.is_empty() => return Poll::Ready(None),
+                Self::Kept(bytes) => return Poll::Ready(Some(Ok(std::mem::take(bytes)))),
+                Self::Upload(upload) => {
+                    ready!(Pin::new(upload).poll_frame(cx)).map(|it| it.map_err(BodyError::Upload))
+                }
+                Self::Feed(feed) => ready!(feed.poll(cx)),
+            };
+            match frame.map(|frame| frame.map(http_body::Frame::into_data)) {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                // An empty piece would end a body in chunks.
+                Some(Ok(Ok(piece))) if !piece.is_empty() => return Poll::Ready(Some(Ok(piece))),
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    /// Its length, where that is known.
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::Kept(bytes) => Some(bytes.len() as u64),
+            Self::Upload(upload) => upload.size_hint().exact(),
+            Self::Feed(feed) => feed.size_hint().exact(),
+        }
+    }
+}
+
+/// The head of a request, but for what frames its body.
+#[derive(Debug)]
+pub struct RequestHead<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// What the backend has before every path; may be empty.
+    pub prefix: &'a str,
+    /// Path and query.
+    pub target: &'a str,
+    /// The backend's own name.
+    pub host: &'a HeaderValue,
+    /// All other headers, each a whole line.
+    pub lines: &'a [u8],
+}
+
+/// A request that is being written.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// What goes before the piece: the head, or the size of a chunk.
+    lead: BytesMut,
+    /// A piece of the body.
+    piece: Bytes,
+    /// What goes behind the piece.
+    tail: &'static [u8],
+    body: RequestBody,
+    /// Bytes of the body that are still to be taken; `None` for a body in chunks.
+    left: Option<u64>,
+    phase: Phase,
+    /// Whether a byte was written.
+    is_begun: bool,
+    asks_head: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Writing,
+    /// All of it is written.
+    Written,
+    /// The backend takes nothing more. It may have answered before, and the answer waits to be read.
+    Refused,
+}
+
+impl Outgoing {
+    /// A request of which nothing is written.
+    pub fn new(head: &RequestHead<'_>, body: RequestBody) -> Self {
+        let left = body.length();
+        let mut lead = BytesMut::with_capacity(HEAD_BYTES + head.lines.len());
+        let method = head.method.as_str();
+        for part in [method, " ", head.prefix, head.target, " HTTP/1.1\r\n"] {
+            lead.extend_from_slice(part.as_bytes());
+        }
+        put_line(&mut lead, &HOST, head.host);
+        lead.extend_from_slice(head.lines);
+        match left {
+            Some(0) if !matches!(*head.method, Method::POST | Method::PUT | Method::PATCH) => {}
+            Some(length) => {
+                lead.extend_from_slice(b"content-length: ");
+                lead.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+                lead.extend_from_slice(b"\r\n");
+            }
+            None => lead.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        }
+        lead.extend_from_slice(b"\r\n");
+        Self {
+            lead,
+            piece: Bytes::new(),
+            tail: b"",
+            body,
+            left,
+            phase: Phase::Writing,
+            is_begun: false,
+            asks_head: *head.method == Method::HEAD,
+        }
+    }
+
+    /// Writes as much as there is and the backend takes.
+    ///
+    /// # Errors
+    /// When the body breaks off, or the connection in a way that leaves no answer to wait for.
+    pub fn poll_write(
+        &mut self,
+        stream: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), LinkError>> {
+        while self.phase == Phase::Writing {
+            if self.piece.is_empty() && self.tail.is_empty() {
+                // A head does not wait for its body.
+                let piece = self.poll_piece(cx)?;
+                if piece.is_pending() && self.lead.is_empty() {
+                    return Poll::Pending;
+                }
+            }
+            if self.phase == Phase::Writing && !self.is_empty() {
+                ready!(self.poll_some(stream, cx))?;
+            }
+            if self.is_empty() && self.left == Some(0) {
+                self.phase = Phase::Written;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes the next piece of the body, and frames it.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        if self.left == Some(0) {
+            return Poll::Ready(Ok(()));
+        }
+        let piece = ready!(self.body.poll_piece(cx)).transpose();
+        let piece = piece.map_err(LinkError::Body)?;
+        match (&mut self.left, piece) {
+            (Some(left), Some(piece)) => {
+                *left = left
+                    .checked_sub(piece.len() as u64)
+                    .ok_or(LinkError::Body(BodyError::Length))?;
+                self.piece = piece;
+            }
+            (Some(_), None) => return Poll::Ready(Err(LinkError::Body(BodyError::Length))),
+            (None, Some(piece)) => {
+                // Writing to memory does not fail.
+                let _ = write!(
+                    bytes::BufMut::writer(&mut self.lead),
+                    "{:x}\r\n",
+                    piece.len()
+                );
+                self.piece = piece;
+                self.tail = b"\r\n";
+            }
+            (left @ None, None) => {
+                self.lead.extend_from_slice(b"0\r\n\r\n");
+                *left = Some(0);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_some(
+        &mut self,
+        stream: &mut TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), LinkError>> {
+        let slices = [&self.lead[..], &self.piece, self.tail].map(IoSlice::new);
+        match ready!(Pin::new(stream).poll_write_vectored(cx, &slices)) {
+            Ok(0) => Poll::Ready(Err(LinkError::Io(io::ErrorKind::WriteZero.into()))),
+            Ok(written) => {
+                self.is_begun = true;
+                self.advance(written);
+                Poll::Ready(Ok(()))
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                self.phase = Phase::Refused;
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(LinkError::Io(error))),
+        }
+    }
+
+    fn advance(&mut self, written: usize) {
+        let lead = written.min(self.lead.len());
+        self.lead.advance(lead);
+        let piece = (written - lead).min(self.piece.len());
+        self.piece.advance(piece);
+        self.tail = self.tail.get(written - lead - piece..).unwrap_or_default();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lead.is_empty() && self.piece.is_empty() && self.tail.is_empty()
+    }
+
+    /// Whether its answer is a head alone.
+    pub fn asks_head(&self) -> bool {
+        self.asks_head
+    }
+
+    /// Whether the backend has all of it.
+    pub fn is_written(&self) -> bool {
+        self.phase == Phase::Written
+    }
+
+    /// The body, if not a byte of the request was written.
+    pub fn unsent(self) -> Option<RequestBody> {
+        (!self.is_begun).then_some(self.body)
+    }
+}
