@@ -9,7 +9,7 @@
 //! | the wire: API families, names, errors, what is read of a body | [`wire`], `head`, `header`, `route`, [`demand`] |
 //! | measures, limits and judgements, pure | `alarm`, `budget`, `clock`, `descriptors`, `ewma`, `memory`, `overload`, `retries`, `silence`, `sync`, [`health`] |
 //! | what is learnt of nodes and models from what they are given and answer, pure | [`knowledge`] |
-//! | addresses and connections; a client's body as it comes in, and as it goes to several | `address`, `origin`, `tcp`, `backend_socket`, `link`, `upload`, `feed` |
+//! | addresses and connections; a client's body as it comes in, and as it goes to several | `address`, `origin`, `tcp`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
 //! | choosing one of several, pure; the line before the fleet, pure | [`balance`], [`admission`] |
 //! | all that one configuration decides | [`config`], `state` |
