@@ -77,6 +77,9 @@ pub enum LinkError {
     /// The connection failed.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// It reads nothing of the request, for this long.
+    #[error("it read nothing of the request for {} s", .0.as_secs())]
+    Stalled(Duration),
     /// What came was no HTTP.
     #[error("{0}")]
     Malformed(#[from] Malformed),
@@ -221,6 +224,9 @@ impl Exchange {
     fn begin(&mut self, head: Head) -> Response<()> {
         self.framing = head.framing;
         self.keeps_alive = head.keeps_alive;
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.answered();
+        }
         head.response
     }
 

@@ -11,11 +11,16 @@ use http_body::Body;
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 
 /// Room for the first line of a head, `Host` and framing, in bytes.
 const HEAD_BYTES: usize = 192;
+
+/// How long a backend may read nothing of a request that is there whole.
+const STALL: Duration = Duration::from_secs(10);
 
 /// What a backend is sent.
 #[derive(Debug)]
@@ -91,6 +96,10 @@ pub struct Outgoing {
     /// Whether a byte was written.
     is_begun: bool,
     asks_head: bool,
+    /// Whether the answer has begun: whether a backend that answers reads on is its own affair.
+    is_answered: bool,
+    /// Ends what a backend does not read; set while it reads nothing.
+    stall: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +141,8 @@ impl Outgoing {
             phase: Phase::Writing,
             is_begun: false,
             asks_head: *head.method == Method::HEAD,
+            is_answered: false,
+            stall: None,
         }
     }
 
@@ -201,7 +212,17 @@ impl Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), LinkError>> {
         let slices = [&self.lead[..], &self.piece, self.tail].map(IoSlice::new);
-        match ready!(Pin::new(stream).poll_write_vectored(cx, &slices)) {
+        let Poll::Ready(wrote) = Pin::new(stream).poll_write_vectored(cx, &slices) else {
+            // Uploads may wait for a disk; what is held whole is for a backend that reads it at once.
+            if matches!(self.body, RequestBody::Kept(_)) && !self.is_answered {
+                let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(STALL)));
+                ready!(stall.as_mut().poll(cx));
+                return Poll::Ready(Err(LinkError::Stalled(STALL)));
+            }
+            return Poll::Pending;
+        };
+        self.stall = None;
+        match wrote {
             Ok(0) => Poll::Ready(Err(LinkError::Io(io::ErrorKind::WriteZero.into()))),
             Ok(written) => {
                 self.is_begun = true;
@@ -233,6 +254,11 @@ impl Outgoing {
         self.lead.is_empty() && self.piece.is_empty() && self.tail.is_empty()
     }
 
+    /// Takes note that the answer has begun.
+    pub fn answered(&mut self) {
+        (self.is_answered, self.stall) = (true, None);
+    }
+
     /// Whether its answer is a head alone.
     pub fn asks_head(&self) -> bool {
         self.asks_head
@@ -246,5 +272,36 @@ impl Outgoing {
     /// The body, if not a byte of the request was written.
     pub fn unsent(self) -> Option<RequestBody> {
         (!self.is_begun).then_some(self.body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Link;
+    use crate::origin::Origin;
+    use std::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_backend_that_reads_nothing_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let origin = Origin::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let link = Link::connect(&origin, Duration::from_secs(5))
+            .await
+            .unwrap();
+        // From now on time passes when nothing else happens.
+        tokio::time::pause();
+        let head = RequestHead {
+            method: &Method::POST,
+            prefix: "",
+            target: "/api/chat",
+            host: origin.authority(),
+            lines: b"",
+        };
+        // More than the kernel holds.
+        let body = RequestBody::Kept(vec![b' '; 64 << 20].into());
+        let failed = link.send(Outgoing::new(&head, body)).await.unwrap_err();
+        assert!(matches!(failed.error, LinkError::Stalled(STALL)));
+        assert!(failed.unsent.is_none());
     }
 }
