@@ -119,7 +119,13 @@ pub fn for_backends(
     via: &HeaderValue,
 ) -> BytesMut {
     let peer_trusted = trusted.iter().any(|net| net.contains(&peer.ip));
-    let named = named_by_connection(headers);
+    // In order, since it is searched for each header and may be long.
+    let mut named = named_by_connection(headers);
+    named.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    let is_named = |name: &HeaderName| {
+        let found = named.binary_search_by(|it| it.as_str().cmp(name.as_str()));
+        found.is_ok()
+    };
     let is_wanted = |name: &HeaderName| {
         let text = name.as_str();
         let is_said_to_us = matches!(
@@ -137,13 +143,13 @@ pub fn for_backends(
             || text.starts_with("x-llamero-")
             // Some servers read an underscore as a hyphen, and would take `x_forwarded_for` for what it is not.
             || text.as_bytes().contains(&b'_')
-            || named.contains(name))
+            || is_named(name))
     };
     let mut lines = BytesMut::with_capacity(LINES_BYTES);
     for (name, value) in headers.iter().filter(|(name, _)| is_wanted(name)) {
         put_line(&mut lines, name, value);
     }
-    let chain = if peer_trusted && !named.contains(&FORWARDED_FOR) {
+    let chain = if peer_trusted && !is_named(&FORWARDED_FOR) {
         chain_of(headers, peer)
     } else {
         None
@@ -153,8 +159,7 @@ pub fn for_backends(
         &FORWARDED_FOR,
         chain.as_ref().unwrap_or(peer.text()),
     );
-    let is_told =
-        |name: &HeaderName| peer_trusted && headers.contains_key(name) && !named.contains(name);
+    let is_told = |name: &HeaderName| peer_trusted && headers.contains_key(name) && !is_named(name);
     if !is_told(&FORWARDED_PROTO) {
         put_line(
             &mut lines,

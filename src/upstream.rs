@@ -124,13 +124,15 @@ pub async fn attempt(
             Ok(response) => return checked(response),
             Err(failed) => failed,
         };
-        if call.is_broken_by_client() {
+        if call.is_broken_by_client() || matches!(failed.error, LinkError::Body(_)) {
             return Err(Failure::Client);
         }
         if let Some(unsent) = failed.unsent {
             call.take_back(unsent);
         }
-        if !reused || !call.may_be_sent() {
+        // One that reads nothing would read no more on another connection.
+        let is_stalled = matches!(failed.error, LinkError::Stalled(_));
+        if !reused || is_stalled || !call.may_be_sent() {
             return Err(Failure::Lost(failed.error.to_string()));
         }
     }

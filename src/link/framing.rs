@@ -65,6 +65,14 @@ impl Framing {
         })
     }
 
+    /// A body without a length that is over.
+    pub fn ended() -> Self {
+        Self::Chunked(Chunked {
+            at: At::End,
+            line_bytes: 0,
+        })
+    }
+
     /// Whether all of it has come.
     pub fn is_over(&self) -> bool {
         matches!(

@@ -108,19 +108,23 @@ fn framing(
         }
         return Ok(Framing::chunked());
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    // The same length said twice, in one field or in two, is one length.
+    let lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let mut lengths = lengths.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let Some(length) = lengths.next() else {
         return Ok(Framing::UntilClose);
     };
-    if lengths.any(|other| other != length) {
+    let number = number(length).ok_or(Malformed("a length that is no number"))?;
+    if lengths.any(|other| self::number(other) != Some(number)) {
         return Err(Malformed("two lengths"));
     }
-    let length = length.as_bytes();
-    let digits = length.iter().all(u8::is_ascii_digit).then_some(length);
-    digits
-        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
-        .map(Framing::Length)
-        .ok_or(Malformed("a length that is no number"))
+    Ok(Framing::Length(number))
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    let digits = text.trim_ascii();
+    let is_number = digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
 }
 
 fn keeps_alive(headers: &HeaderMap, version: Version, framing: Framing) -> bool {
@@ -197,6 +201,8 @@ mod tests {
             Err("a length that is no number"),
             true,
         );
+        check("content-length: 12, 012\r\n", Ok(Framing::Length(12)), true);
+        check("content-length: 12,\r\n", Err("two lengths"), true);
         check("transfer-encoding: Chunked\r\n", chunked, true);
         check(
             "transfer-encoding: chunked\r\ncontent-length: 3\r\n",

@@ -224,6 +224,10 @@ impl Exchange {
     fn begin(&mut self, head: Head) -> Response<()> {
         self.framing = head.framing;
         self.keeps_alive = head.keeps_alive;
+        if self.come.is_empty() {
+            // Or it would hold on to what the head came in.
+            self.come = BytesMut::new();
+        }
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.answered();
         }
@@ -231,6 +235,10 @@ impl Exchange {
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, LinkError>> {
+        // A whole answer stays one, whatever becomes of the rest of the request.
+        if self.framing.is_over() {
+            return Poll::Ready(Ok(None));
+        }
         self.write(cx)?;
         loop {
             if let Some(piece) = self.decode_come()? {
@@ -252,7 +260,7 @@ impl Exchange {
                 Ok(Some(piece)) => return Poll::Ready(Ok(Some(piece))),
                 Ok(None) => {}
                 Err(LinkError::Closed) if self.framing == Framing::UntilClose => {
-                    self.framing = Framing::Length(0);
+                    self.framing = Framing::ended();
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -261,9 +269,6 @@ impl Exchange {
 
     /// The next piece out of what has come already.
     fn decode_come(&mut self) -> Result<Option<Bytes>, LinkError> {
-        if self.come.is_empty() || self.framing.is_over() {
-            return Ok(None);
-        }
         let mut rest = &self.come[..];
         let piece = self.framing.decode(&mut rest)?.map(|piece| {
             let start = piece.as_ptr().addr() - self.come.as_ptr().addr();
@@ -307,4 +312,66 @@ fn read<R>(
         ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(show(buffer.filled())))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderValue, Method};
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    /// What a link makes of an answer after which the connection stays open or ends: pieces, and how the last one was.
+    async fn read(answer: &[u8], stays: bool) -> (Vec<Bytes>, Result<Option<u64>, String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let origin = Origin::parse(&listener.local_addr().unwrap().to_string()).unwrap();
+        let link = Link::connect(&origin, Duration::from_secs(5))
+            .await
+            .unwrap();
+        let (mut other, _) = listener.accept().unwrap();
+        other.write_all(answer).unwrap();
+        if !stays {
+            other.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        let head = RequestHead {
+            method: &Method::GET,
+            prefix: "",
+            target: "/",
+            host: &HeaderValue::from_static("a"),
+            lines: b"",
+        };
+        let request = Outgoing::new(&head, RequestBody::Kept(Bytes::new()));
+        let mut link = link.send(request).await.unwrap().into_body();
+        let mut pieces = Vec::new();
+        loop {
+            match poll_fn(|cx| link.poll_piece(cx)).await {
+                Some(Ok(piece)) => pieces.push(piece),
+                Some(Err(error)) => return (pieces, Err(error.to_string())),
+                None => return (pieces, Ok(link.left())),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_broken_chunk_is_told_though_nothing_follows() {
+        let answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabcX";
+        let (pieces, end) = read(answer, true).await;
+        assert_eq!(pieces, ["abc"]);
+        let wrong = "it sent a chunk that does not end where it says";
+        assert_eq!(end, Err(wrong.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn only_what_was_announced_has_a_length() {
+        #[track_caller]
+        fn check(read: &(Vec<Bytes>, Result<Option<u64>, String>), left: Option<u64>) {
+            assert_eq!(*read, (vec![Bytes::from_static(b"abc")], Ok(left)));
+        }
+        let until_close = b"HTTP/1.1 200 OK\r\n\r\nabc";
+        check(&read(until_close, false).await, None);
+        let measured = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc";
+        check(&read(measured, true).await, Some(0));
+        let chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        check(&read(chunked, true).await, None);
+    }
 }

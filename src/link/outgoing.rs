@@ -93,7 +93,7 @@ pub struct Outgoing {
     /// Bytes of the body that are still to be taken; `None` for a body in chunks.
     left: Option<u64>,
     phase: Phase,
-    /// Whether a byte was written.
+    /// Whether a byte was written, or a piece taken of a body that cannot be had again.
     is_begun: bool,
     asks_head: bool,
     /// Whether the answer has begun: whether a backend that answers reads on is its own affair.
@@ -180,6 +180,7 @@ impl Outgoing {
         }
         let piece = ready!(self.body.poll_piece(cx)).transpose();
         let piece = piece.map_err(LinkError::Body)?;
+        self.is_begun |= piece.is_some() && !matches!(self.body, RequestBody::Kept(_));
         match (&mut self.left, piece) {
             (Some(left), Some(piece)) => {
                 *left = left
@@ -269,7 +270,7 @@ impl Outgoing {
         self.phase == Phase::Written
     }
 
-    /// The body, if not a byte of the request was written.
+    /// The body, if not a byte of the request was written and nothing is missing from it.
     pub fn unsent(self) -> Option<RequestBody> {
         (!self.is_begun).then_some(self.body)
     }

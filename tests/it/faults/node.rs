@@ -110,7 +110,8 @@ impl Node {
     /// How the configuration names it.
     pub fn url(&self) -> String {
         match self.shared.fault {
-            Some(Fault::Nameless) => "http://no-such-host.invalid:1".to_owned(),
+            // A label longer than any name has: nobody on the network need be asked, which may take its time.
+            Some(Fault::Nameless) => format!("http://{}.invalid:1", "x".repeat(64)),
             _ => format!("http://{}", self.address),
         }
     }
