@@ -270,7 +270,12 @@ impl Exchange {
     /// The next piece out of what has come already.
     fn decode_come(&mut self) -> Result<Option<Bytes>, LinkError> {
         let mut rest = &self.come[..];
-        let piece = self.framing.decode(&mut rest)?.map(|piece| {
+        let piece = self.framing.decode(&mut rest)?;
+        // Even of nothing there may be something wrong: that which was found behind the last piece.
+        if self.come.is_empty() {
+            return Ok(None);
+        }
+        let piece = piece.map(|piece| {
             let start = piece.as_ptr().addr() - self.come.as_ptr().addr();
             start..start + piece.len()
         });
