@@ -2,7 +2,7 @@
 
 use crate::load::{self, Question};
 use crate::nodes::Nodes;
-use crate::peers::Peer;
+use crate::peers::{LLAMERO, Peer};
 use crate::{micros, requests};
 use anyhow::Result;
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub async fn run() -> Result<()> {
 
 async fn bodies(nodes: &Nodes) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let peer = Peer::llamero(nodes, 1, dir.path()).await?;
+    let peer = Peer::llamero(nodes, 1, LLAMERO, dir.path()).await?;
     println!("\nbody bytes  CPU us per request");
     for bytes in BODIES {
         let count = u32::try_from(BYTES / bytes.max(20_000))?;
@@ -50,7 +50,7 @@ async fn fleets(nodes: &Nodes) -> Result<()> {
     println!("\n  backends  CPU us per request  CPU % when idle  RSS MiB");
     for each in EACH {
         let dir = tempfile::tempdir()?;
-        let peer = Peer::llamero(nodes, each, dir.path()).await?;
+        let peer = Peer::llamero(nodes, each, LLAMERO, dir.path()).await?;
         sleep(KNOWN).await;
         let before = peer.cpu()?;
         sleep(WATCHED).await;
@@ -72,7 +72,7 @@ async fn streams(nodes: &Nodes) -> Result<()> {
     println!("\n   streams  CPU us per chunk  RSS KiB per stream");
     for count in STREAMS {
         let dir = tempfile::tempdir()?;
-        let peer = Peer::llamero(nodes, 4, dir.path()).await?;
+        let peer = Peer::llamero(nodes, 4, LLAMERO, dir.path()).await?;
         load::closed_loop(&peer.addresses, &Question::small(), 4, 100).await?;
         let before = peer.rss_kib()?;
         let every =

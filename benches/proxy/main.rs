@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench proxy` takes some minutes and prints medians of five rounds; `cargo bench --bench proxy -- --quick`
 //! takes seconds and proves only that the comparison runs; `-- --growth` shows llamero's cost against the size of bodies, fleets
-//! and crowds of streams. nginx and haproxy take part where they are installed. Nodes and clients live in this process, so
+//! and crowds of streams; `-- request chunk` measures these rows alone; `-- --also FILE` has another build of llamero take part.
+//! nginx and haproxy do where they are installed. Nodes and clients live in this process, so
 //! what they burn is never counted as a proxy's.
 
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
@@ -12,7 +13,7 @@ mod load;
 mod nodes;
 mod peers;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use load::Question;
 use nodes::{CHUNK_EVERY, Nodes};
 use peers::Peer;
@@ -30,8 +31,12 @@ const RARELY: Duration = Duration::from_secs(2);
 /// How long a process may take to give memory back.
 const GIVE_BACK: Duration = Duration::from_secs(30);
 
+/// What is measured, as it is called on the command line.
+const ROWS: [&str; 5] = ["request", "chat", "chunk", "memory", "latency"];
+
 /// How much is measured.
 struct Plan {
+    rows: Vec<String>,
     rounds: usize,
     requests: u32,
     chats: u32,
@@ -42,6 +47,7 @@ struct Plan {
 }
 
 const FULL: Plan = Plan {
+    rows: Vec::new(),
     rounds: 5,
     requests: 20_000,
     chats: 2_000,
@@ -51,6 +57,7 @@ const FULL: Plan = Plan {
 };
 
 const QUICK: Plan = Plan {
+    rows: Vec::new(),
     rounds: 1,
     requests: 2_000,
     chats: 200,
@@ -73,27 +80,34 @@ struct Readings {
 }
 
 fn main() -> Result<()> {
-    let plan = if std::env::args().any(|arg| arg == "--quick") {
-        QUICK
-    } else {
-        FULL
-    };
+    let (mut plan, mut also, mut rows) = (FULL, Vec::new(), Vec::new());
     let runtime = tokio::runtime::Runtime::new()?;
-    if std::env::args().any(|arg| arg == "--growth") {
-        return runtime.block_on(growth::run());
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match &*arg {
+            "--growth" => return runtime.block_on(growth::run()),
+            "--quick" => plan = QUICK,
+            "--also" => also.push(args.next().context("--also takes a program")?),
+            "--bench" => {} // cargo says so
+            row if ROWS.contains(&row) => rows.push(arg),
+            odd => bail!("there is no row {odd}, only {}", ROWS.join(", ")),
+        }
     }
-    runtime.block_on(run(&plan))
+    plan.rows = rows;
+    runtime.block_on(run(&plan, &also))
 }
 
-async fn run(plan: &Plan) -> Result<()> {
+async fn run(plan: &Plan, also: &[String]) -> Result<()> {
     let nodes = Nodes::start().await?;
     let dir = tempfile::tempdir()?;
     let mut peers = vec![Peer::direct(&nodes)];
-    peers.push(
-        Peer::llamero(&nodes, 1, dir.path())
-            .await
-            .context("llamero")?,
-    );
+    for program in std::iter::once(peers::LLAMERO).chain(also.iter().map(String::as_str)) {
+        peers.push(
+            Peer::llamero(&nodes, 1, program, dir.path())
+                .await
+                .context("llamero")?,
+        );
+    }
     for (name, started) in [
         ("nginx", Peer::nginx(&nodes, dir.path()).await),
         ("haproxy", Peer::haproxy(&nodes, dir.path()).await),
@@ -121,28 +135,36 @@ async fn run(plan: &Plan) -> Result<()> {
 async fn measure(peer: &Peer, plan: &Plan, into: &mut Readings) -> Result<()> {
     let small = Question::small();
     load::closed_loop(&peer.addresses, &small, 4, 100).await?;
+    let wants = |row: &str| plan.rows.is_empty() || plan.rows.iter().any(|wanted| wanted == row);
     // Only a process that never had streams shows what they take: afterwards its allocator has the memory already.
-    if into.stream_kib.is_empty() {
+    if wants("memory") && into.stream_kib.is_empty() {
         let (each, kept) = memory(peer, plan.crowd).await.context("many streams")?;
         into.stream_kib.push(each);
         into.kept.push(kept);
     }
-    into.chunk_us
-        .push(chunks(peer, plan.streaming).await.context("streams")?);
-    let request_us = requests(peer, &small, plan.requests)
-        .await
-        .context("small requests")?;
-    into.request_us.push(request_us);
-    let chat = Question::chat(CHAT_BYTES);
-    let chat_us = requests(peer, &chat, plan.chats).await.context("chats")?;
-    into.chat_us.push(chat_us - request_us);
-
-    let mut latencies = load::paced(&peer.addresses, plan.paced)
-        .await
-        .context("a steady rate")?;
-    latencies.sort_unstable();
-    into.p50_us.push(percentile(&latencies, 50));
-    into.p99_us.push(percentile(&latencies, 99));
+    if wants("chunk") {
+        let each = chunks(peer, plan.streaming).await.context("streams")?;
+        into.chunk_us.push(each);
+    }
+    if wants("request") || wants("chat") {
+        let request_us = requests(peer, &small, plan.requests)
+            .await
+            .context("small requests")?;
+        into.request_us.push(request_us);
+        if wants("chat") {
+            let chat = Question::chat(CHAT_BYTES);
+            let chat_us = requests(peer, &chat, plan.chats).await.context("chats")?;
+            into.chat_us.push(chat_us - request_us);
+        }
+    }
+    if wants("latency") {
+        let mut latencies = load::paced(&peer.addresses, plan.paced)
+            .await
+            .context("a steady rate")?;
+        latencies.sort_unstable();
+        into.p50_us.push(percentile(&latencies, 50));
+        into.p99_us.push(percentile(&latencies, 99));
+    }
     Ok(())
 }
 
@@ -211,9 +233,12 @@ fn print_table(peers: &[Peer], readings: &[Readings]) {
     peers
         .iter()
         .skip(2)
-        .for_each(|p| print!("{:>18}", format!("llamero/{}", p.name)));
+        .for_each(|p| print!("{:>18}", format!("to {}", p.name)));
     println!();
     for (label, values) in &rows {
+        if values.iter().all(|value| value.is_nan()) {
+            continue;
+        }
         print!("{label:32}");
         values.iter().skip(1).for_each(|v| print!("{v:>10.1}"));
         let own = values.get(1).copied().unwrap_or_default();

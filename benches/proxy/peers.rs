@@ -18,13 +18,16 @@ const START: Duration = Duration::from_secs(10);
 /// systems commonly allow.
 const PEER_CONNECTIONS: usize = 9_000;
 
+/// The program that was built with this bench.
+pub const LLAMERO: &str = env!("CARGO_BIN_EXE_llamero");
+
 /// Answers that a node writes at a time: more than are ever asked of it.
 const SLOTS: usize = 1_024;
 
 /// One way to the nodes.
 pub struct Peer {
     /// What the table calls it.
-    pub name: &'static str,
+    pub name: String,
     /// Where clients connect, in turn.
     pub addresses: Vec<SocketAddr>,
     child: Option<Child>,
@@ -34,7 +37,7 @@ impl Peer {
     /// No proxy at all.
     pub fn direct(nodes: &Nodes) -> Self {
         Self {
-            name: "direct",
+            name: "direct".to_owned(),
             addresses: nodes.addresses.clone(),
             child: None,
         }
@@ -42,7 +45,7 @@ impl Peer {
 
     /// llamero with nothing but its backends set, of which each node is so many. They take every request at once, as they do
     /// from the others.
-    pub async fn llamero(nodes: &Nodes, each: usize, dir: &Path) -> Result<Self> {
+    pub async fn llamero(nodes: &Nodes, each: usize, program: &str, dir: &Path) -> Result<Self> {
         let [address, admin] = free_addresses()?;
         let mut config = String::new();
         for (index, node) in nodes.addresses.iter().enumerate() {
@@ -60,7 +63,7 @@ impl Peer {
         }
         let file = dir.join("llamero.toml");
         fs::write(&file, config)?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_llamero"));
+        let mut command = Command::new(program);
         command
             .env_clear()
             .args(["serve", "--log-format", "json"])
@@ -68,7 +71,9 @@ impl Peer {
             .args(["--admin", &admin.to_string()])
             .arg("--config")
             .arg(file);
-        let started = Self::start("llamero", address, command, dir).await?;
+        let name = Path::new(program).file_name().unwrap_or_default();
+        let name = name.to_string_lossy();
+        let started = Self::start(&name, address, command, dir).await?;
         started.context("the program was not built")
     }
 
@@ -128,7 +133,7 @@ impl Peer {
 
     /// Starts a program, its output in a file, and waits until it proxies.
     async fn start(
-        name: &'static str,
+        name: &str,
         address: SocketAddr,
         mut command: Command,
         dir: &Path,
@@ -141,7 +146,7 @@ impl Peer {
             spawned => spawned?,
         };
         let mut peer = Self {
-            name,
+            name: name.to_owned(),
             addresses: vec![address],
             child: Some(child),
         };
