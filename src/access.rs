@@ -1,6 +1,7 @@
 //! One line per request, written when it is over, however it ends. Never a prompt.
 
 use crate::address::Address;
+use crate::log::{self, Fields};
 use http::{Method, StatusCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -130,28 +131,38 @@ impl Access {
 impl Drop for Access {
     fn drop(&mut self) {
         self.active.fetch_sub(1, Relaxed);
-        tracing::info!(
-            target: "llamero::access",
-            id = self.id.to_str().unwrap_or_default(),
-            client = self.client.as_str(),
-            method = self.method.as_str(),
-            route = self.route,
-            model = self.model.as_deref(),
-            backend = self.backend.as_ref().and_then(|name| name.to_str().ok()),
-            attempts = self.attempts,
-            status = self.status.map(|status| status.as_u16()),
-            ended = self.ended.as_str(),
-            error = self.error.as_deref(),
-            bytes_in = self.bytes_in,
-            bytes_out = self.bytes_out,
-            queued_ms = self.queued.map(milliseconds),
-            first_byte_ms = self.first_byte.map(milliseconds),
-            total_ms = milliseconds(self.started.elapsed()),
-        );
+        log::access(|line| self.tell(line));
     }
 }
 
-/// Milliseconds with three decimals.
-fn milliseconds(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
+impl Access {
+    fn tell(&self, line: &mut dyn Fields) {
+        line.text("id", self.id.to_str().unwrap_or_default());
+        line.text("client", self.client.as_str());
+        line.text("method", self.method.as_str());
+        line.word("route", self.route);
+        if let Some(model) = &self.model {
+            line.text("model", model);
+        }
+        if let Some(backend) = self.backend.as_ref().and_then(|name| name.to_str().ok()) {
+            line.text("backend", backend);
+        }
+        line.number("attempts", self.attempts.into());
+        if let Some(status) = self.status {
+            line.number("status", status.as_u16().into());
+        }
+        line.word("ended", self.ended.as_str());
+        if let Some(error) = &self.error {
+            line.text("error", error);
+        }
+        line.number("bytes_in", self.bytes_in);
+        line.number("bytes_out", self.bytes_out);
+        if let Some(queued) = self.queued {
+            line.milliseconds("queued_ms", queued);
+        }
+        if let Some(first_byte) = self.first_byte {
+            line.milliseconds("first_byte_ms", first_byte);
+        }
+        line.milliseconds("total_ms", self.started.elapsed());
+    }
 }

@@ -227,13 +227,13 @@ const ADMIN_CONNECTIONS: usize = 256;
 impl Handler for Proxy {
     type Body = ReplyBody;
 
-    async fn handle(
+    fn handle(
         &self,
         request: Request<Incoming>,
         peer: &Address,
         overload: Level,
-    ) -> Response<ReplyBody> {
-        Self::handle(self, request, peer, overload).await
+    ) -> impl Future<Output = Response<ReplyBody>> + Send {
+        Self::handle(self, request, peer, overload)
     }
 
     fn refuse(&self, refusal: Refusal, path: Option<&str>, head_bytes: usize) -> Response<Bytes> {

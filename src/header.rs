@@ -38,13 +38,15 @@ const STREAMS: [&str; 2] = ["application/x-ndjson", "text/event-stream"];
 
 /// Removes what is not meant for the other side, and what else is not.
 fn strip(headers: &mut HeaderMap, unwanted: impl Fn(&str) -> bool) {
-    let mut gone = named_by_connection(headers);
-    gone.extend(
-        headers
-            .keys()
-            .filter(|name| is_hop_by_hop(name.as_str()) || unwanted(name.as_str()))
-            .cloned(),
-    );
+    let mut gone: SmallVec<[HeaderName; 8]> = SmallVec::new();
+    for name in headers.keys() {
+        if *name == header::CONNECTION {
+            gone.extend(named_by_connection(headers));
+        }
+        if is_hop_by_hop(name.as_str()) || unwanted(name.as_str()) {
+            gone.push(name.clone());
+        }
+    }
     for name in gone {
         headers.remove(name);
     }
@@ -212,10 +214,10 @@ pub fn has_passed(headers: &HeaderMap, via: &HeaderValue) -> bool {
 /// Turns a backend's headers into those for a client. What it says about origins goes: it was told of none. Framing is left to the body, but for HEAD, whose length no body
 /// can tell.
 pub fn for_client(headers: &mut HeaderMap, is_head: bool) {
-    if !is_head || headers.contains_key(header::TRANSFER_ENCODING) {
-        headers.remove(header::CONTENT_LENGTH);
-    }
-    strip(headers, |name| name.starts_with("access-control-"));
+    let tells_length = is_head && !headers.contains_key(header::TRANSFER_ENCODING);
+    strip(headers, |name| {
+        name.starts_with("access-control-") || (name == "content-length" && !tells_length)
+    });
 }
 
 /// Asks proxies and caches on the way to the client to hold nothing of a stream back.

@@ -13,7 +13,7 @@ use crate::survey;
 use crate::upstream::{self, Failure};
 use crate::wire::ModelKey;
 use http::Response;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -57,8 +57,10 @@ pub async fn exchange(
         guard.exchange = None;
         return outcome;
     }
-    let exchange = upstream::exchange(call, &lease, connect_limit);
-    let response = Relief::unless_down(relief, exchange).await?;
+    let response = {
+        let exchange = pin!(upstream::exchange(call, &lease, connect_limit));
+        Relief::unless_down(relief, exchange).await?
+    };
     Ok((lease, response))
 }
 

@@ -114,7 +114,9 @@ impl Proxy {
             None => match self.read(&state, request, peer, &mut access).await {
                 Ok(mut call) => match early::patience(&state, &call) {
                     Some(patience) => {
-                        return self.answer_by(patience, &state, call, access, &edge).await;
+                        // Boxed, since hardly a request is answered so.
+                        let answer = self.answer_by(patience, &state, call, access, &edge);
+                        return Box::pin(answer).await;
                     }
                     None => forward(&self.state, &state, &mut call, &mut access).await,
                 },
@@ -131,7 +133,7 @@ impl Proxy {
         request: Request<Incoming>,
         peer: &Address,
         access: &mut Access,
-    ) -> Result<Call, Error> {
+    ) -> Result<Box<Call>, Error> {
         let route =
             Route::of(request.method(), request.uri().path()).map_err(
                 |no_route| match no_route {
@@ -170,7 +172,7 @@ impl Proxy {
         &self,
         patience: Duration,
         state: &Arc<State>,
-        mut call: Call,
+        mut call: Box<Call>,
         mut access: Access,
         edge: &Edge<'_>,
     ) -> Response<ReplyBody> {

@@ -2,17 +2,14 @@
 
 use crate::admission::Class;
 use crate::wire::Kind;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderValue};
 use std::time::Duration;
 
 /// `interactive` or `batch`. Anything else says nothing, as if it were not there.
-const PRIORITY: HeaderName = HeaderName::from_static("x-llamero-priority");
+const PRIORITY: &str = "x-llamero-priority";
 /// How long a client waits for all of an answer or for its next byte, in seconds, as OpenAI's and Anthropic's libraries
 /// write it.
-const PATIENCE: [HeaderName; 2] = [
-    HeaderName::from_static("x-stainless-timeout"),
-    HeaderName::from_static("x-stainless-read-timeout"),
-];
+const PATIENCE: [&str; 2] = ["x-stainless-timeout", "x-stainless-read-timeout"];
 /// No client means more than this, in seconds.
 const PATIENCE_SECONDS: f64 = 86_400.0;
 
@@ -28,29 +25,53 @@ pub struct Urgency {
 impl Urgency {
     /// The urgency of a request to the route of this label. Embeddings are made in heaps, for nobody who looks on.
     pub fn of(label: &'static str, headers: &HeaderMap) -> Self {
-        let text = |name: &HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
-        let class = match text(&PRIORITY) {
-            Some(word) if word.eq_ignore_ascii_case("interactive") => Class::Interactive,
-            Some(word) if word.eq_ignore_ascii_case("batch") => Class::Batch,
-            _ if Kind::of(label).is_embedding() => Class::Batch,
-            _ => Class::Interactive,
-        };
-        let seconds = |name: &HeaderName| {
-            let seconds: f64 = text(name)?.parse().ok()?;
-            let said = seconds > 0.0; // zero stands for no limit or for less than a second
-            said.then(|| Duration::from_secs_f64(seconds.min(PATIENCE_SECONDS)))
+        let (mut class, mut patience) = (None, None);
+        // One pass: most requests say nothing of it, and each look-up would cost more than all of this.
+        for (name, value) in headers {
+            let name = name.as_str();
+            if name == PRIORITY {
+                class = class.or_else(|| class_of(text(value)));
+            } else if PATIENCE.contains(&name) {
+                let said = patience_of(text(value));
+                patience = patience.into_iter().chain(said).min();
+            }
+        }
+        let usual = if Kind::of(label).is_embedding() {
+            Class::Batch
+        } else {
+            Class::Interactive
         };
         Self {
-            class,
-            patience: PATIENCE.iter().filter_map(seconds).min(),
+            class: class.unwrap_or(usual),
+            patience,
         }
     }
+}
+
+fn text(value: &HeaderValue) -> &str {
+    value.to_str().unwrap_or_default().trim()
+}
+
+fn class_of(word: &str) -> Option<Class> {
+    if word.eq_ignore_ascii_case("interactive") {
+        Some(Class::Interactive)
+    } else if word.eq_ignore_ascii_case("batch") {
+        Some(Class::Batch)
+    } else {
+        None
+    }
+}
+
+fn patience_of(seconds: &str) -> Option<Duration> {
+    let seconds: f64 = seconds.parse().ok()?;
+    let said = seconds > 0.0; // zero stands for no limit or for less than a second
+    said.then(|| Duration::from_secs_f64(seconds.min(PATIENCE_SECONDS)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
+    use http::HeaderName;
 
     #[track_caller]
     fn check(

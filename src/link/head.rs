@@ -2,7 +2,7 @@
 
 use super::Malformed;
 use super::framing::Framing;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use httparse::{ParserConfig, Status};
@@ -13,6 +13,8 @@ use std::ops::Range;
 /// The most that a head may take, in bytes, those of interim answers aside.
 const HEAD_BYTES: usize = 16 << 10;
 const FIELDS_LIMIT: usize = 100;
+/// What is wrong with a length that is none.
+const NO_NUMBER: &str = "a length that is no number";
 /// Fields that an answer gets on its way to the client.
 const ADDED: usize = 5;
 /// Fields whose places fit on the stack: more than Ollama sends.
@@ -62,16 +64,18 @@ pub fn take(come: &mut BytesMut, answers_head: bool) -> Result<Option<Head>, Mal
         .collect();
     let bytes = come.split_to(length).freeze();
     let mut headers = HeaderMap::with_capacity(places.len() + ADDED);
+    let mut said = Said::default();
     for (name, value) in places {
-        let name = HeaderName::from_bytes(part(&bytes, name).as_ref());
-        let value = HeaderValue::from_maybe_shared(part(&bytes, value));
+        let name = HeaderName::from_bytes(bytes.get(name).unwrap_or_default());
+        let value = HeaderValue::from_maybe_shared(bytes.slice(value));
         let (Ok(name), Ok(value)) = (name, value) else {
             return Err(Malformed("a field that is none"));
         };
+        said.hear(&name, &value);
         headers.append(name, value);
     }
-    let framing = framing(&headers, status, version, answers_head)?;
-    let keeps_alive = keeps_alive(&headers, version, framing);
+    let framing = said.framing(status, version, answers_head)?;
+    let keeps_alive = said.keeps_alive(version, framing);
     let mut response = Response::new(());
     *response.status_mut() = status;
     *response.version_mut() = version;
@@ -83,60 +87,82 @@ pub fn take(come: &mut BytesMut, answers_head: bool) -> Result<Option<Head>, Mal
     }))
 }
 
-fn part(bytes: &Bytes, place: Range<usize>) -> Bytes {
-    bytes.slice(place)
+/// What the fields say of the body and of the connection.
+#[derive(Debug, Default)]
+struct Said {
+    length: Option<Length>,
+    coding: Option<Coding>,
+    closes: bool,
 }
 
-/// RFC 9112 §6.3.
-fn framing(
-    headers: &HeaderMap,
-    status: StatusCode,
-    version: Version,
-    answers_head: bool,
-) -> Result<Framing, Malformed> {
-    let is_empty = answers_head
-        || status.is_informational()
-        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if is_empty {
-        return Ok(Framing::Length(0));
-    }
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-        if !is_chunked || codings.next().is_some() || version == Version::HTTP_10 {
-            return Err(Malformed("an unknown transfer coding"));
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Length {
+    Known(u64),
+    Odd(&'static str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Chunked,
+    Unknown,
+}
+
+impl Said {
+    fn hear(&mut self, name: &HeaderName, value: &HeaderValue) {
+        let mut parts = value.as_bytes().split(|byte| *byte == b',');
+        if *name == CONTENT_LENGTH {
+            for part in parts {
+                let length = number(part).map_or(Length::Odd(NO_NUMBER), Length::Known);
+                self.length = Some(match self.length {
+                    // The same length said twice, in one field or in two, is one length.
+                    Some(known @ Length::Known(_)) if known != length => Length::Odd("two lengths"),
+                    Some(known) => known,
+                    None => length,
+                });
+            }
+        } else if *name == TRANSFER_ENCODING {
+            let is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+            self.coding = Some(match self.coding {
+                None if is_chunked => Coding::Chunked,
+                _ => Coding::Unknown,
+            });
+        } else if *name == CONNECTION {
+            self.closes |= parts.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
         }
-        return Ok(Framing::chunked());
     }
-    // The same length said twice, in one field or in two, is one length.
-    let lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let mut lengths = lengths.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let Some(length) = lengths.next() else {
-        return Ok(Framing::UntilClose);
-    };
-    let number = number(length).ok_or(Malformed("a length that is no number"))?;
-    if lengths.any(|other| self::number(other) != Some(number)) {
-        return Err(Malformed("two lengths"));
+
+    /// RFC 9112 §6.3.
+    fn framing(
+        &self,
+        status: StatusCode,
+        version: Version,
+        answers_head: bool,
+    ) -> Result<Framing, Malformed> {
+        let is_empty = answers_head
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        match (self.coding, self.length) {
+            _ if is_empty => Ok(Framing::Length(0)),
+            (Some(Coding::Chunked), _) if version == Version::HTTP_11 => Ok(Framing::chunked()),
+            (Some(_), _) => Err(Malformed("an unknown transfer coding")),
+            (None, Some(Length::Known(length))) => Ok(Framing::Length(length)),
+            (None, Some(Length::Odd(why))) => Err(Malformed(why)),
+            (None, None) => Ok(Framing::UntilClose),
+        }
     }
-    Ok(Framing::Length(number))
+
+    fn keeps_alive(&self, version: Version, framing: Framing) -> bool {
+        // What names two framings may be read in two ways: nothing that comes behind it is trusted.
+        let is_ambiguous = self.coding.is_some() && self.length.is_some();
+        let ends = framing == Framing::UntilClose;
+        version == Version::HTTP_11 && !self.closes && !is_ambiguous && !ends
+    }
 }
 
 fn number(text: &[u8]) -> Option<u64> {
     let digits = text.trim_ascii();
     let is_number = digits.iter().all(u8::is_ascii_digit);
     is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok())?
-}
-
-fn keeps_alive(headers: &HeaderMap, version: Version, framing: Framing) -> bool {
-    let mut options = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    let closes = options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
-    // What names two framings may be read in two ways: nothing that comes behind it is trusted.
-    let is_ambiguous =
-        headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
-    version == Version::HTTP_11 && !closes && !is_ambiguous && framing != Framing::UntilClose
 }
 
 fn describe(error: httparse::Error) -> &'static str {

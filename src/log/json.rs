@@ -1,8 +1,11 @@
 //! An event as one line of JSON: time, level and target, its fields beside them. Written as it is visited, since a line is
 //! written for each request.
 
+use super::Fields;
+use jiff::Timestamp;
 use std::cell::Cell;
 use std::fmt::{self, Write};
+use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -15,7 +18,12 @@ const KEPT_BYTES: usize = 4 << 10;
 thread_local! {
     /// The memory of this thread's last line.
     static LINE: Cell<String> = const { Cell::new(String::new()) };
+    /// The last second that this thread wrote.
+    static SECOND: Cell<(i64, Second)> = const { Cell::new((i64::MIN, [0; 20])) };
 }
+
+/// A time up to its decimal point: `2026-01-01T00:00:00.`
+type Second = [u8; 20];
 
 /// The form of a line. Spans are not shown: there are none.
 #[derive(Debug)]
@@ -32,24 +40,23 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let (now, meta) = (jiff::Timestamp::now(), event.metadata());
-        let mut line = Line(LINE.take());
-        line.push(r#"{"timestamp":""#);
-        line.display(format_args!("{now:.6}"));
-        line.push(r#"","level":""#);
-        line.push(meta.level().as_str());
-        line.push("\"");
+        let meta = event.metadata();
+        let mut line = Line::begin(meta.level().as_str());
         event.record(&mut line);
-        line.push(r#","target":""#);
-        line.push(meta.target());
-        line.push("\"}\n");
-        let written = writer.write_str(&line.0);
-        if line.0.capacity() <= KEPT_BYTES {
-            line.0.clear();
-            LINE.set(line.0);
-        }
-        written
+        line.end(meta.target(), |text| writer.write_str(text))
     }
+}
+
+/// Hands on a line of level info, past tracing: for the one that each request has, what tracing does for any line is
+/// most of what it costs.
+pub(super) fn line<R>(
+    target: &str,
+    tell: impl FnOnce(&mut dyn Fields),
+    write: impl FnOnce(&str) -> R,
+) -> R {
+    let mut line = Line::begin("INFO");
+    tell(&mut line);
+    line.end(target, write)
 }
 
 /// One line in the making. It is put together here and handed on at once, since each step of a formatter costs as much as
@@ -58,6 +65,57 @@ where
 struct Line(String);
 
 impl Line {
+    fn begin(level: &str) -> Self {
+        let mut line = Self(LINE.take());
+        line.push(r#"{"timestamp":""#);
+        line.time(Timestamp::now());
+        line.push(r#"","level":""#);
+        line.push(level);
+        line.push("\"");
+        line
+    }
+
+    fn end<R>(mut self, target: &str, write: impl FnOnce(&str) -> R) -> R {
+        self.push(r#","target":""#);
+        self.push(target);
+        self.push("\"}\n");
+        let written = write(&self.0);
+        if self.0.capacity() <= KEPT_BYTES {
+            self.0.clear();
+            LINE.set(self.0);
+        }
+        written
+    }
+
+    /// To the microsecond.
+    fn time(&mut self, now: Timestamp) {
+        let (mut second, mut text) = SECOND.get();
+        // The clock on the wall is nowhere near the time before 1970, in which parts of a second are negative.
+        if second != now.as_second() {
+            second = now.as_second();
+            let written = format!("{now:.6}");
+            let Some(first) = written.as_bytes().first_chunk() else {
+                return self.push(&written);
+            };
+            text = *first;
+            SECOND.set((second, text));
+        }
+        self.push(std::str::from_utf8(&text).unwrap_or_default());
+        let micros = u64::try_from(now.subsec_microsecond()).unwrap_or_default();
+        self.digits::<6>(micros);
+        self.push("Z");
+    }
+
+    /// A number with leading zeros.
+    fn digits<const N: usize>(&mut self, mut value: u64) {
+        let mut digits = [b'0'; N];
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+        self.push(std::str::from_utf8(&digits).unwrap_or_default());
+    }
+
     fn push(&mut self, text: &str) {
         self.0.push_str(text);
     }
@@ -68,10 +126,22 @@ impl Line {
         let _ = write!(self.0, "{value}");
     }
 
-    fn key(&mut self, field: &Field) {
+    fn key(&mut self, name: &str) {
         self.push(",\"");
-        self.push(field.name());
+        self.push(name);
         self.push("\":");
+    }
+
+    fn thousandths(&mut self, value: u64) {
+        self.number(value / 1000);
+        self.push(".");
+        self.digits::<3>(value % 1000);
+    }
+
+    fn quote(&mut self, text: &str) {
+        self.push("\"");
+        Escaped(&mut self.0).text(text);
+        self.push("\"");
     }
 
     fn number(&mut self, value: u64) {
@@ -81,47 +151,65 @@ impl Line {
 
 impl Visit for Line {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.key(field);
+        self.key(field.name());
         match thousandths(value) {
-            Some(thousandths) => {
-                self.number(thousandths / 1000);
-                self.push(".");
-                let digit = |unit| char::from(b'0' + (thousandths / unit % 10) as u8);
-                self.0.extend([100, 10, 1].map(digit));
-            }
+            Some(thousandths) => self.thousandths(thousandths),
             None if value.is_finite() => self.display(value),
             None => self.push("null"),
         }
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.key(field);
+        self.key(field.name());
         self.display(value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.key(field);
+        self.key(field.name());
         self.number(value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.key(field);
+        self.key(field.name());
         self.display(value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.key(field);
-        self.push("\"");
-        Escaped(&mut self.0).text(value);
-        self.push("\"");
+        self.key(field.name());
+        self.quote(value);
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.key(field);
+        self.key(field.name());
         self.push("\"");
         // Writing to memory does not fail.
         let _ = write!(Escaped(&mut self.0), "{value:?}");
         self.push("\"");
+    }
+}
+
+impl Fields for Line {
+    fn text(&mut self, key: &'static str, value: &str) {
+        self.key(key);
+        self.quote(value);
+    }
+
+    fn word(&mut self, key: &'static str, value: &'static str) {
+        self.key(key);
+        self.push("\"");
+        self.push(value);
+        self.push("\"");
+    }
+
+    fn number(&mut self, key: &'static str, value: u64) {
+        self.key(key);
+        Line::number(self, value);
+    }
+
+    fn milliseconds(&mut self, key: &'static str, value: Duration) {
+        self.key(key);
+        let micros = (value.as_nanos() + 500) / 1000;
+        self.thousandths(u64::try_from(micros).unwrap_or(u64::MAX));
     }
 }
 
@@ -184,6 +272,31 @@ mod tests {
             line.push("\"");
             prop_assert_eq!(serde_json::from_str::<String>(&line.0).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn times_are_jiffs_to_the_microsecond() {
+        for nanos in [0, 999, 1_000, 123_456_789, 999_999_999, 1_000_000_000] {
+            let now = Timestamp::from_nanosecond(1_767_225_604_000_000_000 + nanos).unwrap();
+            let mut line = Line::default();
+            line.time(now);
+            assert_eq!(line.0, format!("{now:.6}"));
+        }
+    }
+
+    #[test]
+    fn a_line_has_what_it_was_told() {
+        let tell = |line: &mut dyn Fields| {
+            line.text("a", "\"");
+            line.word("b", "c");
+            line.number("d", 7);
+            line.milliseconds("e", Duration::from_nanos(12_000_567));
+        };
+        let text = line("t", tell, ToOwned::to_owned);
+        let (time, rest) = text.split_at(r#"{"timestamp":"2026-01-01T00:00:00.000000Z"#.len());
+        assert!(time.starts_with(r#"{"timestamp":"20"#) && time.ends_with('Z'));
+        let wanted = r#"","level":"INFO","a":"\"","b":"c","d":7,"e":12.001,"target":"t"}"#;
+        assert_eq!(rest, format!("{wanted}\n"));
     }
 
     #[test]

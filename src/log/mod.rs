@@ -7,7 +7,29 @@ pub use lines::Lines;
 
 use crate::config::{Log, LogFormat};
 use json::Json;
-use std::io::{self, IsTerminal};
+use lines::Waiting;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write as _};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tracing::level_filters::LevelFilter;
+
+/// Where JSON lines go that need no tracing; not set while lines have another form, or are not shown.
+static DIRECT: OnceLock<Arc<Waiting>> = OnceLock::new();
+/// What the lines of requests are called.
+const ACCESS: &str = "llamero::access";
+
+/// Takes the fields of a line, one after the other.
+pub trait Fields {
+    /// Text that somebody else may have chosen.
+    fn text(&mut self, key: &'static str, value: &str);
+    /// Text of our own, without quotes or other signs that mean something.
+    fn word(&mut self, key: &'static str, value: &'static str);
+    /// A count.
+    fn number(&mut self, key: &'static str, value: u64);
+    /// A time, as milliseconds with three decimals.
+    fn milliseconds(&mut self, key: &'static str, value: Duration);
+}
 
 /// Sends all events of this process to stderr from now on. The lines that wait are written when the guard is dropped.
 /// Does nothing if events are sent somewhere already.
@@ -24,6 +46,10 @@ pub fn init_to(log: Log, to: impl io::Write + Send + 'static) -> Lines {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
+    if as_json && log.level >= LevelFilter::INFO {
+        // Set before as in tests: then those who are there first get the lines.
+        let _ = DIRECT.set(Arc::clone(&writer));
+    }
     let lines = tracing_subscriber::fmt()
         .with_max_level(log.level)
         .with_writer(writer);
@@ -35,4 +61,46 @@ pub fn init_to(log: Log, to: impl io::Write + Send + 'static) -> Lines {
         tracing::subscriber::set_global_default(lines.with_ansi(color).finish())
     };
     guard
+}
+
+/// Writes the line of a request.
+pub(crate) fn access(tell: impl Fn(&mut dyn Fields)) {
+    match DIRECT.get() {
+        // Taking a line does not fail.
+        Some(to) => drop(json::line(ACCESS, tell, |line| (&**to).write_all(line.as_bytes()))),
+        None if tracing::enabled!(target: ACCESS, tracing::Level::INFO) => {
+            let mut words = Words(String::new());
+            tell(&mut words);
+            tracing::info!(target: ACCESS, "{}", words.0.trim_end());
+        }
+        None => {}
+    }
+}
+
+/// Fields for people.
+struct Words(String);
+
+impl Words {
+    fn put(&mut self, key: &str, value: impl std::fmt::Display) {
+        // Writing to memory does not fail.
+        let _ = write!(self.0, "{key}={value} ");
+    }
+}
+
+impl Fields for Words {
+    fn text(&mut self, key: &'static str, value: &str) {
+        self.put(key, format_args!("{value:?}"));
+    }
+
+    fn word(&mut self, key: &'static str, value: &'static str) {
+        self.put(key, value);
+    }
+
+    fn number(&mut self, key: &'static str, value: u64) {
+        self.put(key, value);
+    }
+
+    fn milliseconds(&mut self, key: &'static str, value: Duration) {
+        self.put(key, format_args!("{:.3}", value.as_secs_f64() * 1e3));
+    }
 }

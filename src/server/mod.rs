@@ -14,7 +14,7 @@ use crate::address::Address;
 use crate::overload::{Level, Overload};
 use crate::tcp;
 use client_socket::ClientSocket;
-use door::Guest;
+use door::{Guest, Place};
 use turn::{Answering, Overdue, Turn};
 
 use bytes::Bytes;
@@ -129,12 +129,16 @@ pub async fn serve<H: Handler>(
                 is_exhausted = false;
                 let overload = Arc::clone(&door.overload);
                 let (handler, phase) = (handler.clone(), phase.clone());
-                let connection =
-                    serve_connection(stream, peer.into(), policy, overload, handler, phase);
-                tokio::spawn(async move {
-                    connection.await;
-                    drop(place);
-                });
+                // Not within another future, which would hold it twice.
+                tokio::spawn(serve_connection(
+                    place,
+                    stream,
+                    peer.into(),
+                    policy,
+                    overload,
+                    handler,
+                    phase,
+                ));
             }
             Ok(Guest::Out(stream, refusal)) => {
                 let answer = handler.refuse(refusal, None, policy.head_bytes);
@@ -183,7 +187,9 @@ enum End {
     Refused(Refusal, Option<Box<str>>),
 }
 
+/// Serves one connection; its place is given back when all else is.
 async fn serve_connection<H: Handler>(
+    _place: Place,
     mut stream: TcpStream,
     peer: Address,
     policy: Policy,
@@ -230,14 +236,15 @@ async fn exchange<H: Handler>(
         let (handler, turn) = (handler.clone(), Arc::clone(&turn));
         let level = overload.level();
         turn.begin();
-        async move {
+        // Boxed, so that a stream does not hold for all its time what it took to begin it.
+        Box::pin(async move {
             let mut answer = handler.handle(request, peer, level).await;
             if level >= Level::Closing {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(header::CONNECTION, close);
             }
             Ok::<_, Infallible>(answer.map(|body| Answering::new(body, turn)))
-        }
+        })
     });
     let socket = ClientSocket::new(reader, stream, Arc::clone(&turn), policy.head_bytes);
     let connection = http1::Builder::new()
