@@ -1,7 +1,7 @@
 //! What a hop in between does to headers: pure functions on a `HeaderMap`.
 
 use crate::address::Address;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
@@ -259,7 +259,9 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
                     letter => b'a' + letter - 10,
                 }
             });
-            HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static("0"))
+            // The line in the log and the answer share it.
+            let shared = Bytes::from_owner(digits);
+            HeaderValue::from_maybe_shared(shared).unwrap_or(HeaderValue::from_static("0"))
         })
 }
 

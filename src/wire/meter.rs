@@ -10,6 +10,8 @@ use std::sync::LazyLock;
 const CARRY_BYTES: usize = 32;
 /// How much of an answer's end is kept, which is where its counters are, in bytes.
 const TAIL_BYTES: usize = 512;
+/// How each of Ollama's own records ends while the answer goes on.
+const GOES_ON: &[u8] = b"\"done\":false}\n";
 
 // Quotes inside a JSON string are escaped, so no text of a user or a model can look like one of these.
 static NATIVE: LazyLock<[Finder<'static>; 3]> =
@@ -82,6 +84,12 @@ impl Meter {
     /// Takes note of a chunk.
     pub fn watch(&mut self, chunk: &[u8]) {
         self.bytes += chunk.len() as u64;
+        if self.framing == Framing::Lines && chunk.ends_with(GOES_ON) {
+            // Most chunks are such a record, and whatever is worth knowing comes in the last one.
+            self.carry.clear();
+            self.carry.push(b'\n');
+            return;
+        }
         self.keep_tail(chunk);
         if self.framing == Framing::Opaque {
             return;
@@ -207,6 +215,10 @@ mod tests {
             "{\"response\":\"\\\"done\\\":true\",\"done\":false}\n",
             false,
         );
+        let records = "{\"response\":\"a\",\"done\":false}\n{\"response\":\"b\",\"done\":false}\n";
+        check(Family::Native, LINES, records, false);
+        let more = "{\"response\":\"\",\"done\":true,\"eval_count\":2}\n";
+        check(Family::Native, LINES, &[records, more].concat(), true);
         check(Family::Native, LINES, "{\"status\":\"success\"}\n", true);
         check(
             Family::Native,
