@@ -35,6 +35,12 @@ fn nodes() -> Vec<Row> {
         ..lost(name, fault)
     };
     vec![
+        // The first of all, since it takes the time that the proxy gives it.
+        lost(
+            "reads nothing of a long request",
+            Fault::Early("", End::Hold),
+        )
+        .asking(Ask::Large),
         unreachable("connection refused", Fault::Refuses),
         unreachable("a name without an address", Fault::Nameless),
         // Waiting is right where nobody else can: it may come back.
