@@ -36,8 +36,9 @@
 //!    Bodies are never written again: a backend gets the client's bytes.
 //! 5. `Queue::admit`: the pool says who is eligible, the strategy which of those with room, and a `Lease` counts the request
 //!    in. While all are full, the request waits in the one [line](admission::Line) for the first slot that comes free on any.
-//! 6. `upstream::exchange` sends it over an idle or a new connection. If no answer comes and sending it again is safe, back
-//!    to 5, never to the same backend, and not with more than a share of all requests at a time (`retries`).
+//! 6. `upstream` sends it over an idle or a new connection, and keeps the head of the answer back until its body begins. If
+//!    that does not happen and sending it again is safe, back to 5, never to the same backend, and not with more than a
+//!    share of all requests at a time (`retries`).
 //!    The same if the backend goes down while the request waits for it and another does well (`relief`).
 //! 7. The answer's body becomes a `ReplyBody`, which passes frames on as they come.
 //! 8. Whatever ends the request drops that body: the lease is released, the connection kept or closed, the line logged.

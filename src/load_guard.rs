@@ -25,8 +25,8 @@ const ASK: Duration = Duration::from_millis(500);
 /// An answer, and the lease of the backend that gives it.
 type Exchanged = Result<(Lease, Response<Link>), Failure>;
 
-/// Sends a call as [`upstream::exchange`] does, under guard if its backend would have to load the model for it. Dropping
-/// the future then does not drop the request at once.
+/// Sends a call as [`upstream::exchange_until_body`] does, under guard if its backend would have to load the model for
+/// it. Dropping the future then does not drop the request at once.
 ///
 /// With `relief`, the request is taken back if the backend goes down, and then at once, under guard or not: the next try
 /// will not find the model there, since nothing is sent to a backend that is down.
@@ -40,11 +40,11 @@ pub async fn exchange(
     relief: Option<Relief<'_>>,
 ) -> Exchanged {
     let settings = &state.settings;
-    let connect_limit = settings.timeouts.connect;
+    let timeouts = settings.timeouts;
     if let Some((model, mut again)) = guarded(state, call, &lease) {
         let backend = Arc::clone(lease.backend());
         let exchange = Box::pin(async move {
-            let outcome = upstream::exchange(&mut again, &lease, connect_limit).await;
+            let outcome = upstream::exchange_until_body(&mut again, &lease, &timeouts).await;
             outcome.map(|response| (lease, response))
         });
         let mut guard = Guard {
@@ -58,7 +58,7 @@ pub async fn exchange(
         return outcome;
     }
     let response = {
-        let exchange = pin!(upstream::exchange(call, &lease, connect_limit));
+        let exchange = pin!(upstream::exchange_until_body(call, &lease, &timeouts));
         Relief::unless_down(relief, exchange).await?
     };
     Ok((lease, response))

@@ -1,18 +1,23 @@
 //! One exchange with one backend: a connection, the request, the head of the answer, and who is to blame if there is
 //! none.
 
-use crate::call::Call;
-use crate::config::duration_text;
+use crate::call::{Call, TimeLimit};
+use crate::config::{Timeouts, duration_text};
 use crate::link::{ConnectError, Link, LinkError, Outgoing, RequestBody, RequestHead};
 use crate::pool::{Lease, Origin};
 use bytes::{Bytes, BytesMut};
 use http::{Method, Response, StatusCode};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// How long the head of an answer is kept back while nothing of its body comes. As long as the client has seen nothing,
+/// another backend can still answer. Ollama's head comes with the first of its text; a server that sends it ahead of that,
+/// and means it as a sign of life, has not long to wait.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// Why an exchange brought no answer.
 #[derive(Debug, Error)]
@@ -72,6 +77,51 @@ pub async fn exchange(
 ) -> Result<Response<Link>, Failure> {
     let limit = call.limit();
     let attempt = pin!(attempt(call, lease, connect_limit));
+    settled(limit, lease, attempt).await
+}
+
+/// An [`exchange`] that has brought an answer only once its body begins, if the call may be sent again until then. A head
+/// of which nothing follows counts for a while as none.
+///
+/// # Errors
+/// As those of an [`exchange`].
+pub async fn exchange_until_body(
+    call: &mut Call,
+    lease: &Lease,
+    timeouts: &Timeouts,
+) -> Result<Response<Link>, Failure> {
+    let (limit, is_held) = (call.limit(), call.is_replayable());
+    let exchange = async {
+        let response = attempt(call, lease, timeouts.connect).await?;
+        if is_held {
+            hold(response, HOLD.min(timeouts.stream_idle)).await
+        } else {
+            Ok(response)
+        }
+    };
+    settled(limit, lease, pin!(exchange)).await
+}
+
+/// Keeps an answer until its body begins or the time is up.
+async fn hold(mut response: Response<Link>, time: Duration) -> Result<Response<Link>, Failure> {
+    let mut begun = pin!(poll_fn(|cx| response.body_mut().poll_begun(cx)));
+    // Most bodies begin in what the head came in: those need no timer.
+    let outcome = match poll_fn(|cx| Poll::Ready(begun.as_mut().poll(cx))).await {
+        Poll::Ready(outcome) => Ok(outcome),
+        Poll::Pending => timeout(time, begun).await,
+    };
+    match outcome {
+        Ok(Err(error)) => Err(Failure::Lost(error.to_string())),
+        Ok(Ok(())) | Err(_) => Ok(response),
+    }
+}
+
+/// Runs an attempt, for no longer than its call has time, and tells the backend what came of it.
+async fn settled(
+    limit: Option<TimeLimit>,
+    lease: &Lease,
+    attempt: Pin<&mut impl Future<Output = Result<Response<Link>, Failure>>>,
+) -> Result<Response<Link>, Failure> {
     let outcome = match limit {
         None => attempt.await,
         Some(limit) => timeout_at(limit.end, attempt)

@@ -159,6 +159,11 @@ impl Link {
         }
     }
 
+    /// Ready when something of the answer's body has come, or its end. Takes nothing of it.
+    pub fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        self.0.poll_begun(cx)
+    }
+
     /// The next piece of the answer's body; `None` at its end.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, LinkError>>> {
         self.0.poll_piece(cx).map(Result::transpose)
@@ -210,15 +215,19 @@ impl Exchange {
                     return Poll::Ready(Err(Malformed("too many interim answers").into()));
                 }
             }
-            let come = &mut self.come;
-            let read = ready!(read(&mut self.stream, cx, |bytes| {
-                come.extend_from_slice(bytes);
-                bytes.len()
-            }))?;
-            if read == 0 {
+            if ready!(self.poll_more(cx))? == 0 {
                 return Poll::Ready(Err(LinkError::Closed));
             }
         }
+    }
+
+    /// Reads once, behind what has come before, and says how much.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let come = &mut self.come;
+        read(&mut self.stream, cx, |bytes| {
+            come.extend_from_slice(bytes);
+            bytes.len()
+        })
     }
 
     fn begin(&mut self, head: Head) -> Response<()> {
@@ -232,6 +241,26 @@ impl Exchange {
             outgoing.answered();
         }
         head.response
+    }
+
+    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+        while !self.has_begun()? {
+            self.write(cx)?;
+            if ready!(self.poll_more(cx))? == 0 {
+                if self.framing != Framing::UntilClose {
+                    return Poll::Ready(Err(LinkError::Closed));
+                }
+                self.framing = Framing::ended();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether a byte of the body has come, or its end: what frames it does not count.
+    fn has_begun(&self) -> Result<bool, Malformed> {
+        let mut framing = self.framing;
+        let piece = framing.decode(&mut &self.come[..])?;
+        Ok(piece.is_some() || framing.is_over())
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, LinkError>> {
@@ -326,8 +355,8 @@ mod tests {
     use std::io::Write;
     use std::net::TcpListener;
 
-    /// What a link makes of an answer after which the connection stays open or ends: pieces, and how the last one was.
-    async fn read(answer: &[u8], stays: bool) -> (Vec<Bytes>, Result<Option<u64>, String>) {
+    /// A link that was given an answer, and the other end if the connection stays open.
+    async fn answered(answer: &[u8], stays: bool) -> (Link, Option<std::net::TcpStream>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = Origin::parse(&listener.local_addr().unwrap().to_string()).unwrap();
         let link = Link::connect(&origin, Duration::from_secs(5))
@@ -346,7 +375,13 @@ mod tests {
             lines: b"",
         };
         let request = Outgoing::new(&head, RequestBody::Kept(Bytes::new()));
-        let mut link = link.send(request).await.unwrap().into_body();
+        let link = link.send(request).await.unwrap().into_body();
+        (link, stays.then_some(other))
+    }
+
+    /// What a link makes of an answer after which the connection stays open or ends: pieces, and how the last one was.
+    async fn read(answer: &[u8], stays: bool) -> (Vec<Bytes>, Result<Option<u64>, String>) {
+        let (mut link, _other) = answered(answer, stays).await;
         let mut pieces = Vec::new();
         loop {
             match poll_fn(|cx| link.poll_piece(cx)).await {
@@ -364,6 +399,59 @@ mod tests {
         assert_eq!(pieces, ["abc"]);
         let wrong = "it sent a chunk that does not end where it says";
         assert_eq!(end, Err(wrong.to_owned()));
+    }
+
+    /// How the beginning of a body is, for which nobody need wait.
+    async fn begun(body: &str, stays: bool) -> Result<(), String> {
+        let answer = format!("HTTP/1.1 200 OK\r\n{body}");
+        let (mut link, _other) = answered(answer.as_bytes(), stays).await;
+        let begun = poll_fn(|cx| link.poll_begun(cx)).await;
+        begun.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_body_begins_with_its_first_byte_or_its_end() {
+        const CHUNKED: &str = "transfer-encoding: chunked\r\n\r\n";
+        let chunked = |body: &str| format!("{CHUNKED}{body}");
+        for (body, stays) in [
+            (chunked("3\r\na"), true),
+            (chunked("0\r\n\r\n"), true),
+            ("content-length: 3\r\n\r\na".to_owned(), true),
+            ("content-length: 0\r\n\r\n".to_owned(), true),
+            ("\r\na".to_owned(), true),
+            ("\r\n".to_owned(), false),
+        ] {
+            assert_eq!(begun(&body, stays).await, Ok(()), "{body}");
+        }
+        let closed = Err("connection closed before the answer was whole".to_owned());
+        for body in [
+            chunked(""),
+            chunked("3\r\n"),
+            "content-length: 3\r\n\r\n".to_owned(),
+        ] {
+            assert_eq!(begun(&body, false).await, closed, "{body}");
+        }
+        let wrong = Err("it sent a chunk whose size is no number".to_owned());
+        assert_eq!(begun(&chunked("x"), true).await, wrong);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_begins_late_is_all_there() {
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r";
+        let (mut link, other) = answered(head, true).await;
+        let mut other = other.expect("it stays");
+        poll_fn(|cx| {
+            let polled = link.poll_begun(cx);
+            assert!(polled.is_pending(), "nothing has come: {polled:?}");
+            Poll::Ready(())
+        })
+        .await;
+        other.write_all(b"\nabc\r\n0\r\n\r\n").unwrap();
+        poll_fn(|cx| link.poll_begun(cx)).await.unwrap();
+        let piece = poll_fn(|cx| link.poll_piece(cx)).await;
+        assert_eq!(piece.unwrap().unwrap(), "abc");
+        assert!(poll_fn(|cx| link.poll_piece(cx)).await.is_none());
+        assert!(link.is_reusable());
     }
 
     #[tokio::test]

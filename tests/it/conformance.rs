@@ -3,6 +3,8 @@
 //! Statement 12 holds with the proxy's own limits: 64 KiB of head and 100 fields, beyond which it answers 431. Of 4 and
 //! 14 odd paths are excepted, which the proxy does not find. A broken stream (22) ends in its family's error record and
 //! a cut connection; one that ends cleanly without its end marker (21) is passed on as it is and counted as truncated.
+//! An answer begins with the first of its body (32): a head of which nothing follows is kept back for a second, and if its
+//! backend dies until then, another one is asked.
 //!
 //! | number | what | shown by |
 //! | --- | --- | --- |
@@ -27,7 +29,7 @@
 //! | 19 | stream types and frames kept | streaming::each_ndjson_chunk_arrives_before_the_next_is_written, streaming::each_event_arrives_before_the_next_is_written, header::hop_by_hop_headers_and_those_that_connection_names_go |
 //! | 20 | large lines and answers | conformance::statement_20_a_line_of_7_900_000_bytes_passes, conformance::statement_20_a_hundred_megabytes_of_vectors_pass_through_bounded_memory |
 //! | 21 | clean end without done | conformance::statement_21_a_clean_end_without_done_is_passed_on_and_counted |
-//! | 22 | broken stream, as ruled | failover::a_stream_that_breaks_ends_with_its_familys_error_and_is_cut, failover::an_answer_of_known_length_that_breaks_is_cut_short_and_never_padded, conformance::statement_32_a_backend_that_dies_after_its_head_is_not_replaced |
+//! | 22 | broken stream, as ruled | failover::a_stream_that_breaks_ends_with_its_familys_error_and_is_cut, failover::an_answer_of_known_length_that_breaks_is_cut_short_and_never_padded, conformance::statement_32_a_backend_that_dies_within_its_answer_is_not_replaced |
 //! | 23 | error lines pass unchanged | conformance::statement_23_an_error_within_a_stream_passes_as_it_is |
 //! | 24 | client leaves while streaming | leaving::while_the_answer_streams |
 //! | 25 | client leaves before the head | leaving::while_the_backend_thinks, leaving::while_they_wait_in_the_line, cancellation::a_load_goes_on_after_its_client_has_left_and_only_for_one_of_them, cancellation::a_queued_request_is_cancelled_whatever_the_guard |
@@ -37,7 +39,7 @@
 //! | 29 | holders serve, genuine 404 | balancing::a_model_is_asked_of_its_holders_whatever_its_spelling, failover::a_model_that_nobody_holds_gets_one_backends_own_refusal |
 //! | 30 | refused connection goes elsewhere | failover::a_refused_connection_goes_elsewhere, conformance::statement_30_a_refused_connection_leaves_no_trace |
 //! | 31 | busy goes elsewhere | failover::busy_and_broken_gateways_go_elsewhere, conformance::statement_31_when_all_are_busy_each_family_reads_its_own_refusal |
-//! | 32 | no retry after the head | conformance::statement_32_a_backend_that_dies_after_its_head_is_not_replaced |
+//! | 32 | no retry once an answer has begun | conformance::statement_32_a_backend_that_dies_within_its_answer_is_not_replaced |
 //! | 33 | retry before the head | failover::a_close_before_the_first_byte_goes_elsewhere, failover::a_reset_before_the_first_byte_goes_elsewhere |
 //! | 34 | configured slots | admission::the_first_slot_on_any_node_goes_to_the_oldest, admission::clients_that_come_and_go_lose_no_slot_and_share_none |
 //! | 35 | conversations come back | not yet, see [`STATEMENTS`] |
@@ -167,7 +169,7 @@ const STATEMENTS: [(u32, &str); 63] = [
     ),
     (
         22,
-        "failover::a_stream_that_breaks_ends_with_its_familys_error_and_is_cut failover::an_answer_of_known_length_that_breaks_is_cut_short_and_never_padded conformance::statement_32_a_backend_that_dies_after_its_head_is_not_replaced",
+        "failover::a_stream_that_breaks_ends_with_its_familys_error_and_is_cut failover::an_answer_of_known_length_that_breaks_is_cut_short_and_never_padded conformance::statement_32_a_backend_that_dies_within_its_answer_is_not_replaced",
     ),
     (
         23,
@@ -204,7 +206,7 @@ const STATEMENTS: [(u32, &str); 63] = [
     ),
     (
         32,
-        "conformance::statement_32_a_backend_that_dies_after_its_head_is_not_replaced",
+        "conformance::statement_32_a_backend_that_dies_within_its_answer_is_not_replaced",
     ),
     (
         33,
@@ -750,7 +752,7 @@ async fn statement_31_when_all_are_busy_each_family_reads_its_own_refusal() {
 }
 
 #[tokio::test]
-async fn statement_32_a_backend_that_dies_after_its_head_is_not_replaced() {
+async fn statement_32_a_backend_that_dies_within_its_answer_is_not_replaced() {
     // An error record may not fill a length that was announced, nor begin to.
     for (head, is_told) in [
         ("transfer-encoding: chunked", true),
@@ -759,7 +761,7 @@ async fn statement_32_a_backend_that_dies_after_its_head_is_not_replaced() {
     ] {
         let dying = move |mut call: Call| async move {
             call.write(&format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: {NDJSON}\r\n{head}\r\n\r\n"
+                "HTTP/1.1 200 OK\r\ncontent-type: {NDJSON}\r\n{head}\r\n\r\n3\r\n{{}}\n"
             ))
             .await;
         };

@@ -224,6 +224,47 @@ async fn a_backend_whose_name_does_not_resolve_is_told_apart() {
     );
 }
 
+/// A head alone is kept back, since as long as the client has seen nothing another backend can answer; but not for ever.
+#[tokio::test]
+async fn a_head_of_which_nothing_follows_is_passed_on_in_the_end() {
+    const LINE: &str = "{\"done\":true}\n";
+    for dies in [false, true] {
+        let seen = Arc::new(Semaphore::new(0));
+        let script = {
+            let seen = Arc::clone(&seen);
+            move |mut call: Call| {
+                let seen = Arc::clone(&seen);
+                async move {
+                    call.begin("application/x-ndjson").await;
+                    seen.acquire().await.unwrap().forget();
+                    if !dies {
+                        call.chunk(LINE).await;
+                        call.end().await;
+                    }
+                }
+            }
+        };
+        let (a, b) = (
+            Backend::start(&["m"], script.clone()).await,
+            Backend::start(&["m"], script).await,
+        );
+        let proxy = Proxy::over("round_robin", &[&a, &b]);
+        let mut client = Client::connect(proxy.address()).await;
+        client.post("/api/chat", BODY).await;
+        assert!(client.read_to("\r\n\r\n").await.starts_with("HTTP/1.1 200"));
+        seen.add_permits(1);
+        if dies {
+            let (rest, _) = client.read_all().await;
+            assert!(rest.contains("{\"error\":\"backend "), "{rest:?}");
+            assert!(!rest.contains("0\r\n\r\n"), "{rest:?}");
+        } else {
+            assert_eq!(client.chunk().await.unwrap(), LINE.as_bytes());
+            assert_eq!(client.chunk().await.unwrap(), b"");
+        }
+        assert_eq!(a.calls() + b.calls(), 1);
+    }
+}
+
 async fn check_broken_stream(
     path: &str,
     kind: &'static str,

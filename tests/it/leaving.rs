@@ -43,6 +43,7 @@ enum When {
     Queued,
     Connecting,
     Waiting,
+    Held,
     Streaming,
 }
 
@@ -67,8 +68,10 @@ impl Stage {
         let backend = Backend::start(&["m"], move |mut call: Call| {
             let report = report.clone();
             async move {
-                if when == When::Streaming || when == When::Queued {
+                if matches!(when, When::Held | When::Streaming | When::Queued) {
                     call.begin("application/x-ndjson").await;
+                }
+                if when == When::Streaming || when == When::Queued {
                     call.chunk("{\"done\":false}\n").await;
                 }
                 let at = call.gone().await;
@@ -147,7 +150,7 @@ impl Stage {
             // What is sent behind a half would be more of it, so it is sent before.
             When::HalfHead => client.send(format!("{extra}{head}")).await,
             When::HalfBody => client.send(format!("{extra}{head}\r\n{{\"mo")).await,
-            When::Queued | When::Connecting | When::Waiting | When::Streaming => {
+            When::Queued | When::Connecting | When::Waiting | When::Held | When::Streaming => {
                 client.send(format!("{head}\r\n{BODY}")).await;
             }
         }
@@ -160,7 +163,7 @@ impl Stage {
                 return;
             }
             When::Queued => self.until_under_way((1, 1)).await,
-            When::Connecting | When::Waiting => self.until_under_way((1, 0)).await,
+            When::Connecting | When::Waiting | When::Held => self.until_under_way((1, 0)).await,
             When::Streaming => {
                 client.read_to("}\n").await;
             }
@@ -174,7 +177,7 @@ impl Stage {
         let versions = self.process.lines_with("\"route\":\"/api/version\"");
         let mut client = Client::connect(self.address).await;
         self.ask(&mut client, unread, id).await;
-        if self.when == When::Waiting {
+        if matches!(self.when, When::Waiting | When::Held) {
             eventually("the backend has it", || self.backend.calls() > calls).await;
         }
         let left = Instant::now();
@@ -188,7 +191,7 @@ impl Stage {
             }
         }
         let took = match self.when {
-            When::Waiting | When::Streaming => {
+            When::Waiting | When::Held | When::Streaming => {
                 let heard = soon("the backend hears of it", self.gone.recv()).await;
                 heard.unwrap().saturating_duration_since(left)
             }
@@ -210,7 +213,8 @@ impl Stage {
         };
         drop(kept);
         self.until_under_way(self.rest()).await;
-        let seen = usize::from(matches!(self.when, When::Waiting | When::Streaming));
+        let reaches = matches!(self.when, When::Waiting | When::Held | When::Streaming);
+        let seen = usize::from(reaches);
         assert_eq!(self.backend.calls() - calls, seen, "calls of the backend");
         let key = format!("\"id\":\"{id}\"");
         if self.when == When::HalfHead {
@@ -286,6 +290,12 @@ async fn while_the_proxy_connects() {
 #[tokio::test]
 async fn while_the_backend_thinks() {
     check(When::Waiting).await;
+}
+
+/// Its head is kept back until the first of its body comes.
+#[tokio::test]
+async fn while_the_answer_has_only_a_head() {
+    check(When::Held).await;
 }
 
 #[tokio::test]

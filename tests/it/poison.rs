@@ -2,7 +2,7 @@
 
 use crate::support::backend::{Backend, Call};
 use crate::support::client::{Answer, Client};
-use crate::support::gateway::{Proxy, until_called};
+use crate::support::gateway::{Proxy, config, until_called};
 use crate::support::soon;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -186,6 +186,97 @@ async fn a_request_behind_a_refused_one_is_never_handled() {
         "{text}"
     );
     assert_eq!(backend.calls(), 1);
+}
+
+/// Requests that get an error or an answer of the proxy's own, with a body that hides a request where there can be one.
+fn answered_otherwise() -> Vec<(u16, String, String)> {
+    let hidden = hidden();
+    let length = hidden.len();
+    let head = |line: &str, fields: &str| {
+        format!("{line} HTTP/1.1\r\nhost: lb\r\n{fields}content-length: {length}\r\n\r\n")
+    };
+    let expecting = "expect: 100-continue\r\n";
+    let large = "x".repeat(8 << 10);
+    [
+        (200, head("GET /api/version", "")),
+        (200, head("GET /api/version", expecting)),
+        (404, head("POST /api/../x", "")),
+        (405, head("POST /api/version", "")),
+        (405, head("POST /api/version", expecting)),
+        (405, head("GET /api/chat", expecting)),
+        (415, head("POST /api/chat", "content-encoding: gzip\r\n")),
+        (
+            403,
+            head("POST /api/chat", "origin: http://evil.example\r\n"),
+        ),
+        (417, head("POST /api/chat", "expect: foo\r\n")),
+        // Not JSON.
+        (400, head("POST /api/chat", "")),
+    ]
+    .into_iter()
+    .map(|(status, head)| (status, head, hidden.clone()))
+    .chain([(
+        413,
+        head("POST /api/chat", expecting).replace(&length.to_string(), "8192"),
+        large,
+    )])
+    .collect()
+}
+
+/// How a request comes behind another one on its connection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Behind {
+    AtOnce,
+    AfterTheAnswer,
+    Expecting,
+}
+
+#[tokio::test]
+async fn behind_an_error_comes_its_own_answer_or_the_end_of_the_connection() {
+    let backend = echoing().await;
+    let text = config("round_robin", &[backend.url()]);
+    let proxy = Proxy::start(&format!("limits.body = \"4KiB\"\n{text}"));
+    let good = marked("good");
+    for (status, head, body) in answered_otherwise() {
+        for behind in [Behind::AtOnce, Behind::AfterTheAnswer, Behind::Expecting] {
+            let mut client = Client::connect(proxy.address()).await;
+            let mut text = String::new();
+            client.send(&head).await;
+            let asks_first = head.contains("100-continue");
+            if asks_first && behind != Behind::AtOnce {
+                // The answer is there without the body, which is sent all the same.
+                text += &client.read_to("\r\n\r\n").await;
+            }
+            // The proxy may have closed.
+            let _ = client.stream.write_all(body.as_bytes()).await;
+            if !asks_first && behind == Behind::AfterTheAnswer {
+                text += &client.read_to("\r\n\r\n").await;
+            }
+            let expecting = match behind {
+                Behind::Expecting => "expect: 100-continue\r\n",
+                Behind::AtOnce | Behind::AfterTheAnswer => "",
+            };
+            let next = hidden().replace(EVIL, "good").replace(
+                "host: lb\r\n",
+                &format!("host: lb\r\nconnection: close\r\n{expecting}"),
+            );
+            let _ = client.stream.write_all(next.as_bytes()).await;
+            text += &client.read_all().await.0;
+            let first = format!("HTTP/1.1 {status} ");
+            assert!(text.starts_with(&first), "{behind:?} {head}: {text}");
+            let served = text.ends_with(&good)
+                && text.matches("HTTP/1.1 200 ").count() == 1 + usize::from(status == 200);
+            let ended = text.matches("HTTP/1.1 ").count() == 1;
+            let (said, _) = text.split_once("\r\n\r\n").unwrap();
+            // Where a body was not waited for, nobody can say what follows.
+            let fine = if said.contains("\r\nconnection: close") {
+                ended
+            } else {
+                served || (asks_first && ended)
+            };
+            assert!(fine && !text.contains(EVIL), "{behind:?} {head}: {text}");
+        }
+    }
 }
 
 #[tokio::test]

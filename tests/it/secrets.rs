@@ -195,3 +195,65 @@ async fn ten_thousand_proxies_on_the_way_are_no_burden_and_fool_nobody() {
         );
     }
 }
+
+#[tokio::test]
+async fn what_is_no_http_is_one_line_that_says_so() {
+    let backend = backend().await;
+    let (mut proxy, address) = Process::serve(&["--backend", &backend.url()]).await;
+    let hello = [0x16, 3, 1, 0, 0x2f, 1, 0, 0, 0x2b, 3, 3, 0];
+    let mut client = Client::connect(address).await;
+    client.send(hello).await;
+    let (answer, _) = client.read_all().await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer:?}");
+    let line = proxy.line_with("a client was refused").await;
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(line["client"], "127.0.0.1");
+    assert!(
+        line["refusal"].as_str().unwrap().starts_with("Malformed"),
+        "{line}"
+    );
+    assert_eq!(proxy.lines_with("refused"), 1);
+}
+
+/// Whatever is asked for, operators are shown what there is, and nothing is kept of it.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn names_that_clients_make_up_are_not_kept() {
+    const REQUESTS: usize = 3000;
+    const NAME_BYTES: usize = 4 << 10;
+    const KEPT_BYTES: usize = 5 << 20;
+    let backend = backend().await;
+    let (mut proxy, address) = Process::serve(&["--backend", &backend.url()]).await;
+    let admin = proxy.admin().await;
+    let mut client = Client::connect(address).await;
+    let mut before = (0, 0);
+    // Those of the first third show what any request takes.
+    for number in 0..REQUESTS {
+        if number == REQUESTS / 3 {
+            before = (
+                proxy.resident_bytes(),
+                get(admin, "/api/v1/status").await.body.len(),
+            );
+        }
+        let name = format!("{number}-{}", "x".repeat(NAME_BYTES));
+        if number % 2 == 0 {
+            client.get(&format!("/{name}")).await;
+        } else {
+            let body = format!(r#"{{"model":"{name}"}}"#);
+            client.post("/api/chat", &body).await;
+        }
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 200);
+        if answer.header("connection") == Some("close") {
+            client = Client::connect(address).await;
+        }
+    }
+    let kept = proxy.resident_bytes().saturating_sub(before.0);
+    assert!(kept <= KEPT_BYTES, "{kept} bytes");
+    let shown = get(admin, "/api/v1/status").await.body.len();
+    assert!(
+        shown < before.1 + NAME_BYTES,
+        "{shown} bytes instead of {}",
+        before.1
+    );
+}

@@ -77,6 +77,9 @@ impl Expected {
         ] {
             assert_eq!(answer.header(name), None, "{answer:?}");
         }
+        // One length for all who read it.
+        let framings = ["content-length", "transfer-encoding"].map(|name| answer.header(name));
+        assert_ne!(framings.map(|it| it.is_some()), [true, true], "{answer:?}");
         let (status, body) = (answer.status, answer.body.as_str());
         match self {
             Self::Served | Self::Hangs => panic!("{answer:?}"),

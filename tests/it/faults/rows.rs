@@ -35,6 +35,12 @@ fn nodes() -> Vec<Row> {
         ..lost(name, fault)
     };
     vec![
+        // The first of all, since it takes the time that the proxy gives it.
+        lost(
+            "reads nothing of a long request",
+            Fault::Early("", End::Hold),
+        )
+        .asking(Ask::Large),
         unreachable("connection refused", Fault::Refuses),
         unreachable("a name without an address", Fault::Nameless),
         // Waiting is right where nobody else can: it may come back.
@@ -136,16 +142,29 @@ fn broken_answers() -> Vec<Row> {
         "x".repeat(50)
     );
     vec![
-        same(
-            "a head and no byte of a body",
-            says(LINES, End::Close),
-            Expected::Broken(RECORD),
-        ),
-        same(
+        lost("a head and no byte of a body", says(LINES, End::Close)),
+        lost(
             "a head and no byte of a body, reset",
             says(LINES, End::Reset),
-            Expected::Broken(RECORD),
         ),
+        lost(
+            "a head with a length and no byte of a body",
+            says("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n", End::Close),
+        ),
+        lost(
+            "a head and a chunk's size",
+            says(format!("{LINES}f\r\n"), End::Close),
+        ),
+        lost(
+            "a head and no size where a chunk's should be",
+            says(format!("{LINES}xyz\r\n"), End::Hold),
+        ),
+        same(
+            "a head and no byte of a body, not to be repeated",
+            says(LINES, End::Close),
+            Expected::Broken(RECORD),
+        )
+        .asking(Ask::Once),
         same(
             "closed between chunks",
             says(format!("{LINES}{LINE}"), End::Close),
