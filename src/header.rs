@@ -267,10 +267,14 @@ pub fn request_id(headers: &HeaderMap) -> HeaderValue {
 
 /// Whether the text can be the `Host` of a request: a name or an address with an optional port.
 pub fn is_host(host: &HeaderValue) -> bool {
-    let Ok(text) = host.to_str() else {
+    let valid = |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'%');
+    let Some(text) = host
+        .to_str()
+        .ok()
+        .filter(|text| text.as_bytes().iter().all(valid))
+    else {
         return false;
     };
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]%".contains(&byte);
     let name = match text.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') && !name.is_empty() => {
             if port.parse::<u16>().is_err() {
@@ -280,7 +284,7 @@ pub fn is_host(host: &HeaderValue) -> bool {
         }
         _ => text,
     };
-    !name.is_empty() && text.bytes().all(valid) && (!name.contains(':') || name.starts_with('['))
+    !name.is_empty() && (!name.contains(':') || name.starts_with('['))
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ fn guarded(state: &State, call: &Call, lease: &Lease) -> Option<(ModelKey, Call)
     let model = call.demand.model.as_ref()?;
     let backend = lease.backend();
     let would_load =
-        call.route.loads_models() && backend.loaded().is_some() && !backend.is_resident(model);
+        call.route.loads_models() && backend.tells_loaded() && !backend.is_resident(model);
     let on = !state.settings.load_guard.is_zero() && call.is_replayable();
     (would_load && on).then(|| (model.clone(), call.again()))
 }

@@ -41,6 +41,8 @@ const LEAST_LOAD: f64 = 0.3;
 const LOADS_LIMIT: usize = 256;
 /// Answers at a time that a runner may be seen to write; beyond that it makes no difference.
 const SLOTS_LIMIT: usize = 64;
+/// Room for requests that a node keeps, however few it has.
+const FLIGHTS_KEPT: usize = 16;
 /// Times the time between its tokens after which an answer no longer counts as coming in; one second at the least.
 const PAUSE: f64 = 3.0;
 
@@ -734,6 +736,11 @@ impl Inner {
     fn take(&mut self, id: u64, now: f64) -> Option<Flight> {
         let at = self.flights.iter().position(|flight| flight.id == id)?;
         let flight = self.flights.remove(at);
+        // What a burst took is given back.
+        if self.flights.len() < self.flights.capacity() / 4 {
+            self.flights
+                .shrink_to(FLIGHTS_KEPT.max(2 * self.flights.len()));
+        }
         self.sign_at = now;
         let model = flight.model_id;
         if let Some(resident) = self.memory.get_mut(model) {

@@ -67,7 +67,9 @@ pub fn init_to(log: Log, to: impl io::Write + Send + 'static) -> Lines {
 pub(crate) fn access(tell: impl Fn(&mut dyn Fields)) {
     match DIRECT.get() {
         // Taking a line does not fail.
-        Some(to) => drop(json::line(ACCESS, tell, |line| (&**to).write_all(line.as_bytes()))),
+        Some(to) => drop(json::line(ACCESS, tell, |line| {
+            (&**to).write_all(line.as_bytes())
+        })),
         None if tracing::enabled!(target: ACCESS, tracing::Level::INFO) => {
             let mut words = Words(String::new());
             tell(&mut words);

@@ -453,16 +453,23 @@ impl Backend {
 
     /// Whether a model is in memory as far as is known, under this name or as the same digest under another.
     pub fn is_resident(&self, model: &ModelKey) -> bool {
-        let Some(loaded) = self.loaded() else {
+        let loaded = self.live.loaded.load();
+        let Some(loaded) = &*loaded else {
             return false;
         };
-        let inventory = self.inventory();
+        if loaded.holds(model) {
+            return true;
+        }
+        let inventory = self.live.inventory.load();
         let digest = inventory
             .as_ref()
             .and_then(|inventory| inventory.digest(model));
-        loaded.holds(model)
-            || digest
-                .is_some_and(|digest| loaded.models.iter().any(|loaded| loaded.digest == digest))
+        digest.is_some_and(|digest| loaded.models.iter().any(|loaded| loaded.digest == digest))
+    }
+
+    /// Whether it has said what it has in memory.
+    pub fn tells_loaded(&self) -> bool {
+        self.live.loaded.load().is_some()
     }
 
     /// Notes that a load of the model is kept alive for a client that left; false if one is already, or enough are.
