@@ -117,6 +117,7 @@ struct Exchange {
     framing: Framing,
     /// Whether the connection may be used again after this exchange.
     keeps_alive: bool,
+    made: Instant,
     idle_since: Instant,
 }
 
@@ -131,13 +132,15 @@ impl Link {
             .await
             .map_err(|_| ConnectError::Timeout(limit))??;
         tcp::prepare(&stream)?;
+        let now = Instant::now();
         Ok(Self(Box::new(Exchange {
             stream,
             outgoing: None,
             come: BytesMut::new(),
             framing: Framing::Length(0),
             keeps_alive: true,
-            idle_since: Instant::now(),
+            made: now,
+            idle_since: now,
         })))
     }
 
