@@ -5,6 +5,7 @@
 //! so that a chunk wakes the task that writes it to the client and nobody else. It has no buffer while nothing comes. And
 //! dropping it closes its socket at once: that is how a generation is cancelled.
 
+mod connect;
 pub(crate) mod framing;
 pub(crate) mod head;
 mod idle;
@@ -30,7 +31,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
 /// The most that is read at a time, in bytes.
@@ -122,12 +123,15 @@ struct Exchange {
 }
 
 impl Link {
-    /// Connects, trying every address of the name in turn.
+    /// Connects to whichever address of the name takes it.
     ///
     /// # Errors
     /// When no address takes the connection within `limit`, all tries together.
     pub async fn connect(origin: &Origin, limit: Duration) -> Result<Self, ConnectError> {
-        let connecting = TcpStream::connect((origin.host(), origin.port()));
+        let connecting = async {
+            let addresses = lookup_host((origin.host(), origin.port())).await?;
+            connect::connect(addresses).await
+        };
         let stream = timeout(limit, connecting)
             .await
             .map_err(|_| ConnectError::Timeout(limit))??;

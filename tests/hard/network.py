@@ -257,6 +257,19 @@ async def black_hole(site):
     print(f"  up {back:.2f} s after it was back")
 
 
+async def dead_address(site):
+    """A name has two addresses, and the first is a black hole."""
+    site.net.call("moving", ["a", "c"])
+    with site.net.vanished("a"):
+        await site.serve("round_robin", a="moving")
+        replies = [await chat(site.port, 1) for _ in range(6)]
+    site.net.call("moving", ["a"])
+    there, slow = sum(reply.node == "a" for reply in replies), max(reply.took for reply in replies)
+    site.check(all(reply.meaning() for reply in replies), "a request failed")
+    site.check(there == 3 and slow < CONNECT, f"{there} went to the living address, the slowest took {slow:.2f} s")
+    print(f"dead address: {there} requests to the one behind it, the slowest took {slow:.2f} s")
+
+
 async def bad_wire(site):
     """Frames get lost and are overtaken, 50 ms there and back."""
     await site.serve("least_connections", interval=5)
@@ -362,7 +375,7 @@ async def flapping(site):
     print(f"  {lines} lines in the log for {FLAPS} flaps")
 
 
-SCENARIOS = {it.__name__: it for it in [partition, black_hole, bad_wire, moved_name, all_down, flapping]}
+SCENARIOS = {it.__name__: it for it in [partition, black_hole, dead_address, bad_wire, moved_name, all_down, flapping]}
 
 
 async def run(site, names):
