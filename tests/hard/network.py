@@ -35,7 +35,7 @@ crowding = 0.0
 load_bytes_per_second = 2e11
 decode_tokens_per_second = {rate}
 """
-CONNECT, CONTROL, IDLE = 1.0, 2.0, 3.0  # seconds, as below
+CONNECT, CONTROL, IDLE = 1, 2, 3  # seconds, as below
 CONFIG = """
 listen = "127.0.0.1:0"
 admin.listen = "127.0.0.1:0"
@@ -44,7 +44,7 @@ strategy = "{strategy}"
 interval = "{interval}s"
 timeout = "500ms"
 [timeouts]
-connect = "1s"
+connect = "{connect}s"
 control = "2s"
 stream_idle = "3s"
 """
@@ -157,9 +157,9 @@ class Site:
             self.children.append(program.start(command, log))
             program.await_line(self.children[-1], log, "Ctrl-C stops")
 
-    async def serve(self, strategy, port=ROOMY, a=HOSTS["a"], interval=1):
+    async def serve(self, strategy, port=ROOMY, a=HOSTS["a"], interval=1, connect=CONNECT):
         """A new proxy, once it knows what its nodes have."""
-        config = CONFIG.format(strategy=strategy, interval=interval)
+        config = CONFIG.format(strategy=strategy, interval=interval, connect=connect)
         for name, address in [("a", a), ("b", HOSTS["b"])]:
             config += BACKEND.format(name=name, address=address, port=port)
             config += f"slots = {SLOTS[port]}\n" if port == ROOMY else ""
@@ -272,7 +272,8 @@ async def dead_address(site):
 
 async def bad_wire(site):
     """Frames get lost and are overtaken, 50 ms there and back."""
-    await site.serve("least_connections", interval=5)
+    # A lost request for a connection is sent again after a second.
+    await site.serve("least_connections", interval=5, connect=2 * CONNECT)
     known = (await chat(site.port, 10)).meaning()
     try:
         async with Wire(site.net) as wire:
