@@ -320,7 +320,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
                         )));
                     }
                     Failure::Late(limit) => return Err(Error::ControlLate(limit)),
-                    Failure::Connect(_) => None,
+                    Failure::Connect { .. } => None,
                     Failure::Lost(reason) => Some(Error::Lost {
                         name: name.to_string(),
                         reason,

@@ -23,8 +23,13 @@ const HOLD: Duration = Duration::from_secs(1);
 #[derive(Debug, Error)]
 pub enum Failure {
     /// No connection: the backend has seen nothing of the request.
-    #[error("{0}")]
-    Connect(String),
+    #[error("{reason}")]
+    Connect {
+        /// What happened.
+        reason: String,
+        /// When it was begun.
+        since: Instant,
+    },
     /// No connection, by the proxy's own fault: no backend has seen anything, and none is to blame.
     #[error("{0}")]
     Exhausted(String),
@@ -40,25 +45,26 @@ pub enum Failure {
 }
 
 impl Failure {
-    fn of_connect(error: &ConnectError) -> Self {
+    fn of_connect(error: &ConnectError, since: Instant) -> Self {
         if error.is_our_own() {
             Self::Exhausted(error.to_string())
         } else {
-            Self::Connect(error.to_string())
+            let reason = error.to_string();
+            Self::Connect { reason, since }
         }
     }
 
     /// Whether another backend may be asked.
     pub fn may_retry(&self, call: &Call) -> bool {
         match self {
-            Self::Connect(_) | Self::Exhausted(_) | Self::Lost(_) => call.may_be_sent(),
+            Self::Connect { .. } | Self::Exhausted(_) | Self::Lost(_) => call.may_be_sent(),
             Self::Client | Self::Late(_) => false,
         }
     }
 
     /// Whether it cost the backend nothing, so that another one's work for the request is the first.
     pub fn is_free(&self) -> bool {
-        matches!(self, Self::Connect(_))
+        matches!(self, Self::Connect { .. })
     }
 }
 
@@ -137,7 +143,7 @@ pub fn settle(outcome: &Result<Response<Link>, Failure>, lease: &Lease) {
     let now = Instant::now();
     match outcome {
         Ok(response) => lease.answered(response.status(), now),
-        Err(Failure::Connect(reason)) => lease.unreachable(reason.clone(), now),
+        Err(Failure::Connect { reason, since }) => lease.unreachable(reason.clone(), *since, now),
         Err(Failure::Lost(reason)) => lease.failed(reason.clone(), now),
         Err(late @ Failure::Late(_)) => lease.failed(late.to_string(), now),
         Err(Failure::Client | Failure::Exhausted(_)) => {}
@@ -161,11 +167,13 @@ pub async fn attempt(
         .flatten();
     loop {
         let reused = idle.is_some();
-        let link = match idle.take() {
-            Some(link) => link,
-            None => Link::connect(&backend.spec().origin, connect_limit)
+        let link = if let Some(link) = idle.take() {
+            link
+        } else {
+            let since = Instant::now();
+            Link::connect(&backend.spec().origin, connect_limit)
                 .await
-                .map_err(|error| Failure::of_connect(&error))?,
+                .map_err(|error| Failure::of_connect(&error, since))?
         };
         let request = call.request_for(backend);
         let request =
@@ -232,9 +240,10 @@ pub async fn get(
     body_limit: usize,
 ) -> Result<(StatusCode, Bytes), Failure> {
     let asking = async {
+        let since = Instant::now();
         let link = Link::connect(origin, limit)
             .await
-            .map_err(|error| Failure::of_connect(&error))?;
+            .map_err(|error| Failure::of_connect(&error, since))?;
         let head = RequestHead {
             method: &Method::GET,
             prefix: origin.prefix(),

@@ -6,7 +6,7 @@ mod fleet_file;
 use crate::mock::{Model, Node, Profile};
 use anyhow::Context;
 use fleet_file::{NODES, Planned};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// Simulated Ollama nodes on this machine.
@@ -15,6 +15,9 @@ pub struct MockArgs {
     /// How many equal nodes
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=i64::from(NODES)))]
     pub count: u16,
+    /// Address that they listen on
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub host: IpAddr,
     /// Port of the first node, the others follow; 0 takes any
     #[arg(long, value_name = "PORT", default_value_t = 11500)]
     pub port: u16,
@@ -33,7 +36,7 @@ pub struct MockArgs {
 pub async fn run(args: MockArgs) -> anyhow::Result<()> {
     let mut nodes = Vec::new();
     for planned in plan(&args)? {
-        nodes.push(start(planned).await?);
+        nodes.push(start(args.host, planned).await?);
     }
     let backends: Vec<String> = nodes
         .iter()
@@ -75,13 +78,13 @@ fn plan(args: &MockArgs) -> anyhow::Result<Vec<Planned>> {
         .collect()
 }
 
-async fn start(planned: Planned) -> anyhow::Result<Node> {
+async fn start(host: IpAddr, planned: Planned) -> anyhow::Result<Node> {
     let Planned {
         port,
         profile,
         faults,
     } = planned;
-    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let addr = SocketAddr::new(host, port);
     let models: Vec<&str> = profile
         .models
         .iter()

@@ -45,7 +45,7 @@ impl Outcome {
     /// That of a backend that gave no answer, to follow its name.
     pub(super) fn of(failure: &Failure) -> Self {
         match failure {
-            Failure::Connect(reason) => Self::Lost(format!("cannot be reached: {reason}")),
+            Failure::Connect { reason, .. } => Self::Lost(format!("cannot be reached: {reason}")),
             Failure::Lost(reason) => Self::Lost(format!("broke off: {reason}")),
             Failure::Late(limit) => Self::Late(*limit),
             Failure::Client | Failure::Exhausted(_) => Self::Lost(failure.to_string()),

@@ -64,7 +64,12 @@ pub enum Signal {
     /// A check failed, with the reason.
     CheckFailed(String),
     /// No connection could be made for a request.
-    ConnectFailed(String),
+    ConnectFailed {
+        /// What happened.
+        reason: String,
+        /// When it was begun.
+        since: Instant,
+    },
     /// A request was answered as it should be.
     Answered,
     /// A request was answered with what says nothing of the backend's health: that the client is wrong, or that there is
@@ -155,6 +160,7 @@ pub struct Health {
     state: State,
     unreachable: u32,
     passes: u32,
+    reached_at: Instant,
     errors: u32,
     window: Window,
     ejections: u32,
@@ -172,6 +178,7 @@ impl Health {
             state: State::Up,
             unreachable: 0,
             passes: 0,
+            reached_at: now,
             errors: 0,
             window: Window::new(now),
             ejections: 0,
@@ -227,7 +234,13 @@ impl Health {
         let is_old = pass.is_some_and(|pass| pass.era != self.era);
         match signal {
             Signal::CheckPassed | Signal::Turned => self.reached(policy, now),
-            Signal::CheckFailed(reason) | Signal::ConnectFailed(reason) => {
+            // It was reached meanwhile: a packet got lost and not the backend. In a burst of requests that would be two.
+            Signal::ConnectFailed { reason, since }
+                if since < self.reached_at && !self.is_trial(pass) =>
+            {
+                self.last_error = Some(reason.into());
+            }
+            Signal::CheckFailed(reason) | Signal::ConnectFailed { reason, .. } => {
                 self.last_error = Some(reason.into());
                 self.passes = 0;
                 self.unreachable = self.unreachable.saturating_add(1);
@@ -300,6 +313,7 @@ impl Health {
 
     fn reached(&mut self, policy: &Policy, now: Instant) {
         self.unreachable = 0;
+        self.reached_at = now;
         self.passes = self.passes.saturating_add(1);
         if self.state == State::Down && self.passes >= policy.rise {
             self.state = State::Up;

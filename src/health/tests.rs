@@ -11,6 +11,11 @@ fn unreachable() -> Signal {
     Signal::CheckFailed("refused".into())
 }
 
+fn unconnected(since: Instant) -> Signal {
+    let reason = "refused".into();
+    Signal::ConnectFailed { reason, since }
+}
+
 /// A health, in time that moves only when a test moves it, in a fleet where it may be ejected.
 struct Patient {
     health: Health,
@@ -69,7 +74,7 @@ fn goes_down_after_fall_and_up_after_rise() {
         "a pass in between starts the count anew"
     );
     assert_eq!(
-        patient.hear(Signal::ConnectFailed("refused".into()), None),
+        patient.hear(unconnected(patient.now), None),
         Some(State::Down)
     );
     assert_eq!(patient.enter(), None);
@@ -78,6 +83,20 @@ fn goes_down_after_fall_and_up_after_rise() {
     assert_eq!(patient.hear(Signal::CheckPassed, None), Some(State::Up));
     assert_eq!(patient.health.last_error().as_deref(), Some("refused"));
     assert_eq!(patient.health.limit(patient.now), Some(1));
+}
+
+#[test]
+fn a_lost_packet_takes_nobody_out_who_answers_others_meanwhile() {
+    let mut patient = Patient::new();
+    let since = patient.now;
+    patient.now += Duration::from_secs(1);
+    patient.hear(Signal::Answered, None);
+    for _ in 0..10 {
+        assert_eq!(patient.hear(unconnected(since), None), None);
+    }
+    assert_eq!(patient.hear(unconnected(patient.now), None), None);
+    let down = patient.hear(unconnected(patient.now), None);
+    assert_eq!(down, Some(State::Down));
 }
 
 #[test]

@@ -9,6 +9,9 @@ use tokio::time::Instant;
 const IDLE_LINKS: usize = 256;
 /// How long an idle connection is kept. Servers in front of Ollama commonly close theirs after five seconds.
 const IDLE_FOR: Duration = Duration::from_secs(4);
+/// How old a connection may be that is used again. The backend's name may lead elsewhere by now, which those that are never
+/// idle for long would not find out as long as somebody answers at the old address.
+const USED_FOR: Duration = Duration::from_secs(10);
 
 /// The idle connections to one backend, last used first.
 #[derive(Debug, Default)]
@@ -19,8 +22,7 @@ impl Links {
     pub fn take(&self, now: Instant) -> Option<Link> {
         loop {
             let link = self.lock().pop()?;
-            let is_fresh = now.saturating_duration_since(link.0.idle_since) < IDLE_FOR;
-            if is_fresh && link.is_quiet() {
+            if is_good(&link, now) {
                 return Some(link);
             }
         }
@@ -38,12 +40,9 @@ impl Links {
         }
     }
 
-    /// Closes what has been idle too long or was closed by the backend.
+    /// Closes what is too old, has been idle too long or was closed by the backend.
     pub fn prune(&self, now: Instant) {
-        let kept = |link: &Link| {
-            now.saturating_duration_since(link.0.idle_since) < IDLE_FOR && link.is_quiet()
-        };
-        self.lock().retain(kept);
+        self.lock().retain(|link| is_good(link, now));
     }
 
     /// Closes all.
@@ -54,6 +53,12 @@ impl Links {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Link>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_good(link: &Link, now: Instant) -> bool {
+    now.saturating_duration_since(link.0.idle_since) < IDLE_FOR
+        && now.saturating_duration_since(link.0.made) < USED_FOR
+        && link.is_quiet()
 }
 
 #[cfg(test)]
@@ -117,5 +122,20 @@ mod tests {
         let mut request = [0; 256];
         let _ = other.read(&mut request).unwrap();
         assert!(links.take(Instant::now()).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_never_idle_for_long_is_not_used_for_ever() {
+        let links = Links::default();
+        let (mut link, _other) = used().await;
+        let made = link.0.made;
+        for seconds in [3, 6, 9] {
+            let now = made + Duration::from_secs(seconds);
+            links.put(link, now);
+            link = links.take(now).unwrap();
+        }
+        let now = made + USED_FOR;
+        links.put(link, now);
+        assert!(links.take(now).is_none());
     }
 }

@@ -5,6 +5,7 @@
 //! so that a chunk wakes the task that writes it to the client and nobody else. It has no buffer while nothing comes. And
 //! dropping it closes its socket at once: that is how a generation is cancelled.
 
+mod connect;
 pub(crate) mod framing;
 pub(crate) mod head;
 mod idle;
@@ -30,7 +31,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
 /// The most that is read at a time, in bytes.
@@ -117,27 +118,33 @@ struct Exchange {
     framing: Framing,
     /// Whether the connection may be used again after this exchange.
     keeps_alive: bool,
+    made: Instant,
     idle_since: Instant,
 }
 
 impl Link {
-    /// Connects, trying every address of the name in turn.
+    /// Connects to whichever address of the name takes it.
     ///
     /// # Errors
     /// When no address takes the connection within `limit`, all tries together.
     pub async fn connect(origin: &Origin, limit: Duration) -> Result<Self, ConnectError> {
-        let connecting = TcpStream::connect((origin.host(), origin.port()));
+        let connecting = async {
+            let addresses = lookup_host((origin.host(), origin.port())).await?;
+            connect::connect(addresses).await
+        };
         let stream = timeout(limit, connecting)
             .await
             .map_err(|_| ConnectError::Timeout(limit))??;
         tcp::prepare(&stream)?;
+        let now = Instant::now();
         Ok(Self(Box::new(Exchange {
             stream,
             outgoing: None,
             come: BytesMut::new(),
             framing: Framing::Length(0),
             keeps_alive: true,
-            idle_since: Instant::now(),
+            made: now,
+            idle_since: now,
         })))
     }
 

@@ -300,12 +300,15 @@ impl Backend {
         }
         if matches!(
             signal,
-            Signal::Failed(_) | Signal::Broke(_) | Signal::ConnectFailed(_)
+            Signal::Failed(_) | Signal::Broke(_) | Signal::ConnectFailed { .. }
         ) {
             self.blame(now);
         }
         let (gate, quorum) = (&self.live.gate, &self.live.lore.quorum);
-        let is_unreachable = matches!(signal, Signal::CheckFailed(_) | Signal::ConnectFailed(_));
+        let is_unreachable = matches!(
+            signal,
+            Signal::CheckFailed(_) | Signal::ConnectFailed { .. }
+        );
         let change = gate.observe(signal, pass, &self.policy, now, quorum, self.id());
         if is_unreachable {
             self.live.troubled.notify_waiters();

@@ -77,10 +77,10 @@ impl Lease {
         self.backend.hear(signal, Some(self.pass), now);
     }
 
-    /// The backend could not be reached.
-    pub fn unreachable(&self, reason: String, now: Instant) {
-        self.backend
-            .hear(Signal::ConnectFailed(reason), Some(self.pass), now);
+    /// The backend could not be reached, which was tried since then.
+    pub fn unreachable(&self, reason: String, since: Instant, now: Instant) {
+        let signal = Signal::ConnectFailed { reason, since };
+        self.backend.hear(signal, Some(self.pass), now);
     }
 
     /// The first byte of the answer's body has come.

@@ -288,7 +288,7 @@ impl Chaos {
         match self.random.u32(..8) {
             0 => drop(lease),
             1 => lease.answered(StatusCode::NOT_FOUND, now),
-            2 if fails && self.random.bool() => lease.unreachable("refused".into(), now),
+            2 if fails && self.random.bool() => lease.unreachable("refused".into(), now, now),
             3 if fails => lease.failed("reset".into(), now),
             4 if fails => {
                 lease.answered(StatusCode::OK, now);
@@ -414,7 +414,7 @@ async fn a_backend_that_never_spoke_and_is_down_does_not_keep_the_others_from_sa
     let (healthy, dead) = (&pool.backends()[0], &pool.backends()[1]);
     pool.learn(healthy, Inventory::default());
     for _ in 0..2 {
-        dead.observe(Signal::ConnectFailed("refused".into()), now);
+        dead.observe(Signal::CheckFailed("refused".into()), now);
     }
     let model = ModelKey::parse("nobody-has-it").unwrap();
     let eligible = pool.eligible(Some(&model), &[], now);

@@ -72,7 +72,8 @@ impl Passage {
             Fault::Error => self.answered(StatusCode::INTERNAL_SERVER_ERROR, now),
             Fault::Unreachable => {
                 if let Some(lease) = &self.lease {
-                    lease.unreachable("connection refused".to_owned(), instant(now));
+                    let now = instant(now);
+                    lease.unreachable("connection refused".to_owned(), now, now);
                 }
             }
             Fault::Broken => {

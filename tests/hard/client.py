@@ -71,6 +71,15 @@ class Connection:
         self.reader = self.writer = None
 
 
+def text_of(answer):
+    """What a streamed chat says; `None` if it is not whole."""
+    if not answer.is_whole or answer.status != 200:
+        return None
+    records = [json.loads(line) for line in answer.body.split(b"\n") if line]
+    is_done = records and records[-1].get("done")
+    return "".join(record["message"]["content"] for record in records) if is_done else None
+
+
 async def status(admin):
     """What a proxy says to operators."""
     connection = Connection(admin)

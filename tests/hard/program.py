@@ -34,12 +34,12 @@ def mock(path, folder, name="mock", arguments=("--port", "0")):
     return node, int(await_line(node, log, r"http://127\.0\.0\.1:(\d+)")[1])
 
 
-def serve(path, config, folder):
-    """A proxy, its port for clients and its port for operators."""
+def serve(path, config, folder, within=()):
+    """A proxy, its port for clients and its port for operators. Its command is put behind what is `within`."""
     file, log = f"{folder}/llamero.toml", f"{folder}/proxy.log"
     with open(file, "w", encoding="utf-8") as text:
         text.write(config)
-    proxy = start([path, "serve", "--config", file, "--log-format", "json"], log)
+    proxy = start([*within, path, "serve", "--config", file, "--log-format", "json"], log)
     ports = []
     for who in ["clients", "operators"]:
         line = await_line(proxy, log, rf".*listening for {who}.*")[0]

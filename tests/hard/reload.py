@@ -124,19 +124,13 @@ def stream_body():
     return json.dumps({"model": MODEL, "messages": messages, "options": {"num_predict": TOKENS}}).encode()
 
 
-def text_of(answer):
-    records = [json.loads(line) for line in answer.body.split(b"\n") if line]
-    whole = answer.is_whole and answer.status == 200 and records and records[-1].get("done")
-    return "".join(record["message"]["content"] for record in records) if whole else None
-
-
 async def stream(port):
     answer = client.Answer()
     try:
         await client.Connection(port).ask("POST", "/api/chat", stream_body(), "", answer)
     except (client.Broken, OSError) as error:
         return f"{error!r}, after {answer.status} and {answer.body[-200:]!r}"
-    return text_of(answer)
+    return client.text_of(answer)
 
 
 class Small:
