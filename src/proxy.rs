@@ -107,8 +107,7 @@ impl Proxy {
         };
         let outcome = match refusal.or_else(|| edge.answer(&request)) {
             Some(outcome) => {
-                // Whatever body comes with it is let in, so that the client gets to read.
-                drop(Upload::new(request.into_body()));
+                let_in(request);
                 outcome
             }
             None => match self.read(&state, request, peer, &mut access).await {
@@ -134,13 +133,16 @@ impl Proxy {
         peer: &Address,
         access: &mut Access,
     ) -> Result<Box<Call>, Error> {
-        let route =
-            Route::of(request.method(), request.uri().path()).map_err(
-                |no_route| match no_route {
+        let route = match Route::of(request.method(), request.uri().path()) {
+            Ok(route) => route,
+            Err(no_route) => {
+                let_in(request);
+                return Err(match no_route {
                     NoRoute::Method(allow) => Error::Method { allow },
                     NoRoute::OddPath => Error::OddPath,
-                },
-            )?;
+                });
+            }
+        };
         access.route = route.label;
         let settings = &state.settings;
         let request_id = access.id.clone();
@@ -152,6 +154,7 @@ impl Proxy {
             via: &self.via,
         };
         if header::has_passed(request.headers(), &self.via) {
+            let_in(request);
             return Err(Error::Loop);
         }
         let room = Room {
@@ -195,6 +198,11 @@ impl Proxy {
         edge.leave(answer.headers_mut());
         answer.map(|source| ReplyBody::new(source, None))
     }
+}
+
+/// Whatever body comes with a request that is answered without it is let in, so that the client gets to read.
+fn let_in(request: Request<Incoming>) {
+    drop(Upload::new(request.into_body()));
 }
 
 /// Gives an outcome the form of an answer, and its record the outcome.

@@ -14,6 +14,7 @@ use crate::balance::Entry;
 use crate::bench::{Failure, Outcome, Run};
 use crate::demand::Demand;
 use crate::pool::{Lease, OriginError};
+use crate::retries::Retry;
 use smallvec::SmallVec;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -130,6 +131,8 @@ struct Flight {
     demand: Option<Demand>,
     tried: SmallVec<[usize; 4]>,
     passage: Option<Passage>,
+    /// Held while it is out once more, if somebody counts that.
+    retry: Option<Retry>,
     /// Since when it stands in the line.
     waits_since: Option<Duration>,
     /// How long it did before.
@@ -222,6 +225,9 @@ impl<'a> Fleet<'a> {
                 };
                 flight.intended = now;
                 flight.demand = Some(demand(request, self.setup));
+                if let Some(proxy) = self.proxies.get_mut(flight.proxy) {
+                    proxy.active += 1;
+                }
                 self.events
                     .push(now + self.setup.patience, Event::GiveUp(at));
                 self.dispatch(at);
@@ -443,6 +449,7 @@ impl<'a> Fleet<'a> {
                 Sign::FirstToken(_) => {
                     passage.first_token(now);
                     flight.first_token = Some(now);
+                    flight.retry = None;
                     if let Some(looked_at @ false) = self.is_looked_at.get_mut(node) {
                         *looked_at = true;
                         self.events.push(now + LOOK, Event::Look(node));
@@ -457,8 +464,14 @@ impl<'a> Fleet<'a> {
                 }
                 Sign::Failed(_, fault) => {
                     passage.failed(fault, now);
+                    flight.retry = None;
+                    let proxy = self.proxies.get(flight.proxy);
                     let may_retry = flight.first_token.is_none()
-                        && flight.tried.len() < usize::from(self.setup.attempts);
+                        && flight.tried.len() < usize::from(self.setup.attempts)
+                        && (fault == Fault::Unreachable
+                            || proxy.is_none_or(|proxy| {
+                                proxy.may_repeat(&flight.tried, &mut flight.retry, now)
+                            }));
                     flight.failure = Some(failure(fault));
                     if may_retry && let Some(passage) = flight.passage.take() {
                         passage.end(now);
@@ -486,10 +499,13 @@ impl<'a> Fleet<'a> {
             .take()
             .map_or(0, |passage| passage.end(self.now));
         self.rung.insert(flight.proxy);
-        flight.demand = None;
+        (flight.retry, flight.demand) = (None, None);
         flight.ended = Some(self.now);
         flight.failure = failure;
         self.left -= 1;
+        if let Some(proxy) = self.proxies.get_mut(flight.proxy) {
+            proxy.active -= 1;
+        }
         if let Some((next, pause)) = flight.next {
             self.events.push(self.now + pause, Event::Send(next));
         }

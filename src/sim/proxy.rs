@@ -13,6 +13,7 @@ use crate::config;
 use crate::demand::Demand;
 use crate::health::{Policy, Signal};
 use crate::pool::{Choice, Inventory, Lease, Origin, OriginError, Pool, Spec};
+use crate::retries::{Retries, Retry};
 use crate::wire::{ModelKey, RunnerOptions};
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
@@ -27,6 +28,9 @@ pub struct Proxy {
     line: Line<Kind>,
     waiting: BTreeMap<Id, Waiter>,
     queue: config::Queue,
+    retries: Retries,
+    /// Requests that are not over.
+    pub active: usize,
 }
 
 /// Which slots a request can use.
@@ -81,6 +85,8 @@ impl Proxy {
             line: Line::new(queue.limit, seed),
             waiting: BTreeMap::new(),
             queue,
+            retries: Retries::default(),
+            active: 0,
         })
     }
 
@@ -94,14 +100,10 @@ impl Proxy {
         before: Duration,
         now: Duration,
     ) -> Option<(usize, Verdict)> {
-        let backends = self.pool.backends();
         let kind = Kind {
             model: demand.model.clone(),
             is_embedding: demand.is_embedding,
-            tried: tried
-                .iter()
-                .filter_map(|at| Some(backends.get(*at)?.id()))
-                .collect(),
+            tried: self.ids(tried),
         };
         let choice =
             self.pool
@@ -165,6 +167,20 @@ impl Proxy {
             told.push((waiter.request, self.verdict(lease)));
         }
         told
+    }
+
+    /// Whether one more node may work on a request. Where all fail, that is counted for as long as it is out.
+    pub fn may_repeat(&self, tried: &[usize], out: &mut Option<Retry>, now: Duration) -> bool {
+        if self.pool.has_sound(&self.ids(tried), instant(now)) {
+            return true;
+        }
+        *out = self.retries.begin(self.active);
+        out.is_some()
+    }
+
+    fn ids(&self, nodes: &[usize]) -> SmallVec<[u64; 4]> {
+        let id = |at: &usize| Some(self.pool.backends().get(*at)?.id());
+        nodes.iter().filter_map(id).collect()
     }
 
     /// A client leaves the line, if it stands there.

@@ -202,20 +202,32 @@ async fn s58_a_foreign_page_is_refused_without_a_word_and_without_a_backend() {
 }
 
 #[tokio::test]
-async fn s58_a_foreign_page_that_writes_much_still_reads_its_refusal() {
-    let (backend, _) = listening("").await;
+async fn who_writes_much_before_it_reads_still_reads_its_refusal() {
+    let (backend, heads) = listening("").await;
     let proxy = proxy("", &backend);
+    // A request that came by here before says so.
+    ask(&proxy, "POST /api/chat", "").await;
+    let seen = heads.lock().unwrap()[0].clone();
+    let via = seen.lines().find(|line| line.starts_with("via: ")).unwrap();
     let body = "x".repeat(8 << 20);
-    let mut client = Client::connect(proxy.address()).await;
-    client
-        .send(format!(
-            "POST /api/chat HTTP/1.1\r\nhost: lb\r\norigin: https://evil\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        ))
-        .await;
-    client.send(&body).await;
-    assert_eq!(client.answer().await.status, 403);
-    assert_eq!(backend.calls(), 0);
+    for (path, field, status) in [
+        ("/api/chat", "origin: https://evil", 403),
+        ("/api/chat", via, 508),
+        ("/api/tags", "accept: */*", 405),
+        ("//api/chat", "accept: */*", 404),
+        ("/api/chat", "content-encoding: gzip", 415),
+    ] {
+        let mut client = Client::connect(proxy.address()).await;
+        client
+            .send(format!(
+                "POST {path} HTTP/1.1\r\nhost: lb\r\n{field}\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            ))
+            .await;
+        client.send(&body).await;
+        assert_eq!(client.answer().await.status, status, "{path} {field}");
+    }
+    assert_eq!(backend.calls(), 1);
 }
 
 #[tokio::test]

@@ -54,25 +54,59 @@ async fn a_head_that_does_not_come_to_its_end_gets_408() {
 async fn a_head_that_drips_gets_408() {
     let backend = Backend::saying(&["m"], "{}").await;
     let proxy = proxy("timeouts.request_head = \"300ms\"", &[&backend]);
-    let client = Client::connect(proxy.address()).await;
     let started = Instant::now();
-    let (read, mut write) = client.stream.into_split();
+    let text = drip(proxy.address(), "GET / HTTP/1.1\r\nhost: lb\r\nx: ").await;
+    assert!(text.starts_with("HTTP/1.1 408 "), "{text:?}");
+    assert!(started.elapsed() >= Duration::from_millis(300));
+}
+
+/// Sends this and then a byte at a time, until the proxy has enough; returns all that it said.
+async fn drip(address: std::net::SocketAddr, begun: &'static str) -> String {
+    let client = Client::connect(address).await;
+    let (mut read, mut write) = client.stream.into_split();
     let drip = tokio::spawn(async move {
-        let _ = write.write_all(b"GET / HTTP/1.1\r\nhost: lb\r\n").await;
-        while write.write_all(b"x: 1\r\n").await.is_ok() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let _ = write.write_all(begun.as_bytes()).await;
+        while write.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     });
-    let mut text = String::new();
-    let mut read = read;
+    let mut said = Vec::new();
     soon("the proxy closes", async {
         // Bytes that crossed with the end make it a reset.
-        let _ = tokio::io::AsyncReadExt::read_to_string(&mut read, &mut text).await;
+        let _ = tokio::io::AsyncReadExt::read_to_end(&mut read, &mut said).await;
     })
     .await;
     drip.abort();
-    assert!(text.starts_with("HTTP/1.1 408 "), "{text:?}");
-    assert!(started.elapsed() >= Duration::from_millis(300));
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+#[tokio::test]
+async fn a_hundred_slow_clients_are_let_go_and_hinder_nobody() {
+    const SLOW: usize = 50;
+    let backend = Backend::saying(&["m"], "{}").await;
+    let keys = "timeouts.request_head = \"1s\"\ntimeouts.request_body = \"1s\"";
+    let proxy = proxy(keys, &[&backend]);
+    let mut slow = tokio::task::JoinSet::new();
+    for _ in 0..SLOW {
+        for begun in [
+            "GET / HTTP/1.1\r\nhost: lb\r\nx: ",
+            "POST /api/chat HTTP/1.1\r\nhost: lb\r\ncontent-length: 9000\r\n\r\n{",
+        ] {
+            slow.spawn(drip(proxy.address(), begun));
+        }
+    }
+    let mut good = Client::connect(proxy.address()).await;
+    let mut served = 0;
+    while !slow.is_empty() {
+        good.post("/api/chat", CHAT).await;
+        assert_eq!(good.answer().await.status, 200);
+        served += 1;
+        while let Some(said) = slow.try_join_next() {
+            let said = said.unwrap();
+            assert!(said.starts_with("HTTP/1.1 408 "), "{said:?}");
+        }
+    }
+    assert_eq!(backend.calls(), served, "it sees whole requests only");
 }
 
 #[tokio::test]

@@ -141,6 +141,23 @@ fn a_refused_request_goes_to_another_node_and_a_broken_answer_does_not() {
     assert!(between.clone().all(|it| it.node == Some(0)));
 }
 
+#[test]
+fn where_all_nodes_fail_only_a_share_of_requests_is_tried_again() {
+    const REQUESTS: usize = 16;
+    let mut setup = rush("homog", REQUESTS);
+    for node in &mut setup.nodes {
+        node.troubles.push(Trouble {
+            from: Duration::ZERO,
+            until: Duration::from_secs(60),
+            kind: Kind::Failing,
+        });
+    }
+    let run = simulate(&setup, strategy("round_robin")).unwrap();
+    assert_eq!(run.outcomes.len(), REQUESTS);
+    let again = run.outcomes.iter().filter(|it| it.attempts == 2).count();
+    assert!((3..=3 + REQUESTS / 5).contains(&again), "{again}");
+}
+
 /// Many requests at once for nodes that do one at a time.
 fn rush(name: &str, requests: usize) -> Setup {
     let mut setup = setup(name, requests);
