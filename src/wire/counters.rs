@@ -25,9 +25,7 @@ impl Counters {
     pub fn read(tail: &[u8]) -> Self {
         let mut read = Self::default();
         let (mut openai, mut others) = ((None, None), (None, None));
-        // They stand too close together for a search to be worth its start.
-        let colons = tail.iter().enumerate().filter(|(_, byte)| **byte == b':');
-        for (colon, _) in colons {
+        for colon in memchr::memchr_iter(b':', tail) {
             let (before, after) = tail.split_at(colon);
             let Some(key) = key_at_end(before) else {
                 continue;
@@ -62,7 +60,7 @@ fn key_at_end(text: &[u8]) -> Option<&[u8]> {
     if !matches!(key.last(), Some(b't' | b'n' | b's')) {
         return None;
     }
-    key.get(key.iter().rposition(|byte| *byte == b'"')? + 1..)
+    key.get(memchr::memrchr(b'"', key)? + 1..)
 }
 
 /// The number that a text begins with, blanks aside.
