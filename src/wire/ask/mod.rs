@@ -117,6 +117,9 @@ fn parse(kind: Kind, text: &str) -> Result<Ask<'_>, AskError> {
 }
 
 fn string(raw: &str) -> Result<Option<Cow<'_, str>>, serde_json::Error> {
+    if let Some(text) = text::plain(raw) {
+        return Ok(Some(Cow::Borrowed(text)));
+    }
     Text.deserialize(&mut serde_json::Deserializer::from_str(raw))
 }
 

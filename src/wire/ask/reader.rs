@@ -1,7 +1,7 @@
 //! Steps through JSON text value by value. Of a long body all but a few values are only passed over, which this does several
 //! times faster than a parser that could make something of them. It accepts what such a parser accepts, and nothing else.
 
-use super::text::Key;
+use super::text::{self, Key};
 use serde::de::DeserializeSeed;
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -135,11 +135,11 @@ impl<'a> Reader<'a> {
 
     /// A key and its colon.
     fn key(&mut self) -> Option<Cow<'a, str>> {
+        (self.peek()? == b'"').then_some(())?;
         let quoted = self.value()?;
-        let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
         self.expect(b':')?;
-        if !inner.contains('\\') {
-            return Some(Cow::Borrowed(inner));
+        if let Some(key) = text::plain(quoted) {
+            return Some(Cow::Borrowed(key));
         }
         let mut decoder = serde_json::Deserializer::from_str(quoted);
         Key.deserialize(&mut decoder).ok()
