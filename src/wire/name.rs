@@ -37,15 +37,15 @@ impl ModelKey {
         };
         let mut parts = path.rsplitn(3, '/');
         let model = parts.next()?;
-        let namespace = parts.next().unwrap_or(NAMESPACE);
-        let host = parts.next().unwrap_or(HOST);
+        let (namespace, host) = (parts.next(), parts.next());
         let valid = valid_part(model, b"-.", 80)
             && valid_part(tag, b"-.", 80)
-            && valid_part(namespace, b"-", 80)
-            && valid_part(host, b"-.:", 350);
+            && namespace.is_none_or(|part| valid_part(part, b"-", 80))
+            && host.is_none_or(|part| valid_part(part, b"-.:", 350));
         if !valid {
             return None;
         }
+        let (host, namespace) = (host.unwrap_or(HOST), namespace.unwrap_or(NAMESPACE));
         let source = if cloud { "@cloud" } else { "" };
         let parts = [host, "/", namespace, "/", model, ":", tag, source];
         let mut key: SmallVec<[u8; COMMON_BYTES]> = SmallVec::new();

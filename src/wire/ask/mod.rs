@@ -68,7 +68,7 @@ impl<'a> Ask<'a> {
             return Err(AskError::Missing);
         }
         // Checked first by itself, since this is many times faster than mending what needs none.
-        match std::str::from_utf8(body) {
+        match simdutf8::basic::from_utf8(body) {
             Ok(text) => parse(kind, text),
             Err(_) => parse(kind, &String::from_utf8_lossy(body)).map(Ask::into_owned),
         }
@@ -117,6 +117,9 @@ fn parse(kind: Kind, text: &str) -> Result<Ask<'_>, AskError> {
 }
 
 fn string(raw: &str) -> Result<Option<Cow<'_, str>>, serde_json::Error> {
+    if let Some(text) = text::plain(raw) {
+        return Ok(Some(Cow::Borrowed(text)));
+    }
     Text.deserialize(&mut serde_json::Deserializer::from_str(raw))
 }
 

@@ -1,7 +1,7 @@
 //! Steps through JSON text value by value. Of a long body all but a few values are only passed over, which this does several
 //! times faster than a parser that could make something of them. It accepts what such a parser accepts, and nothing else.
 
-use super::text::Key;
+use super::text::{self, Key};
 use serde::de::DeserializeSeed;
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -11,15 +11,24 @@ use std::borrow::Cow;
 pub(super) struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// The [marks] of the block that was looked at last.
+    marks: u64,
+    /// Where that block ends.
+    marked: usize,
 }
 
-/// Bytes of a string that are looked at together.
-const TOGETHER: usize = 16;
+/// Bytes of strings that are looked at together.
+const BLOCK: usize = 64;
 
 impl<'a> Reader<'a> {
     /// At the beginning of a text.
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self {
+            text,
+            at: 0,
+            marks: 0,
+            marked: 0,
+        }
     }
 
     /// Takes an object apart: `member` is given each key and must take the value, by [`value`](Self::value) or another step.
@@ -78,22 +87,24 @@ impl<'a> Reader<'a> {
 
     /// Passes over a value, however deep it is.
     fn pass(&mut self) -> Option<()> {
-        // What ends each list that is open.
-        let mut open: SmallVec<[u8; 64]> = SmallVec::new();
+        // What ends the innermost list that is open, and what ends those around it.
+        let mut close = 0;
+        let mut around: SmallVec<[u8; 64]> = SmallVec::new();
+        let mut is_key = false;
         loop {
             let byte = self.next()?;
             match byte {
                 b'"' => self.string()?,
+                _ if is_key => return None,
                 b'{' | b'[' => {
-                    let close = byte + 2; // as ASCII has them
+                    if close != 0 {
+                        around.push(close);
+                    }
+                    close = byte + 2; // as ASCII has them
                     if self.peek()? != close {
-                        open.push(close);
-                        if byte == b'{' {
-                            self.name()?;
-                        }
+                        is_key = byte == b'{';
                         continue;
                     }
-                    self.at += 1;
                 }
                 b't' => self.word("rue")?,
                 b'f' => self.word("alse")?,
@@ -101,62 +112,88 @@ impl<'a> Reader<'a> {
                 b'-' | b'0'..=b'9' => self.number(byte)?,
                 _ => return None,
             }
-            loop {
-                let Some(close) = open.last().copied() else {
-                    return Some(());
-                };
+            if is_key {
+                self.expect(b':')?;
+                is_key = false;
+                continue;
+            }
+            while close != 0 {
                 match self.next()? {
-                    b',' if close == b'}' => break self.name()?,
-                    b',' => break,
-                    byte if byte == close => drop(open.pop()),
+                    b',' => {
+                        is_key = close == b'}';
+                        break;
+                    }
+                    byte if byte == close => close = around.pop().unwrap_or_default(),
                     _ => return None,
                 }
+            }
+            if close == 0 {
+                return Some(());
             }
         }
     }
 
     /// A key and its colon.
     fn key(&mut self) -> Option<Cow<'a, str>> {
-        self.blanks();
-        let start = self.at;
-        self.name()?;
-        let quoted = self.text.get(start..self.at)?;
-        let quoted = quoted.trim_end_matches(|c: char| c == ':' || c.is_ascii_whitespace());
-        let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
-        if !inner.contains('\\') {
-            return Some(Cow::Borrowed(inner));
+        (self.peek()? == b'"').then_some(())?;
+        let quoted = self.value()?;
+        self.expect(b':')?;
+        if let Some(key) = text::plain(quoted) {
+            return Some(Cow::Borrowed(key));
         }
         let mut decoder = serde_json::Deserializer::from_str(quoted);
         Key.deserialize(&mut decoder).ok()
     }
 
-    fn name(&mut self) -> Option<()> {
-        self.expect(b'"')?;
-        self.string()?;
-        self.expect(b':')
-    }
-
     /// The rest of a string whose quote was taken.
     fn string(&mut self) -> Option<()> {
         loop {
-            let rest = self.text.as_bytes().get(self.at..)?;
-            let end = plain(rest);
-            let after = rest.get(end + 1);
-            self.at += end + 1;
-            match rest.get(end)? {
+            self.plain()?;
+            match self.byte()? {
                 b'"' => return Some(()),
-                b'\\' => {}
+                b'\\' => self.escape()?,
                 _ => return None,
             }
-            let bytes = match after? {
-                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 1,
-                b'u' => {
-                    let digits = rest.get(end + 2..end + 6)?;
-                    digits.iter().all(u8::is_ascii_hexdigit).then_some(5)?
+        }
+    }
+
+    /// Passes over the bytes of a string that stand for themselves.
+    fn plain(&mut self) -> Option<()> {
+        loop {
+            if self.at < self.marked {
+                let ahead = self.marks >> (self.at % BLOCK);
+                if ahead != 0 {
+                    self.at += ahead.trailing_zeros() as usize;
+                    return Some(());
                 }
-                _ => return None,
-            };
-            self.at += bytes;
+                self.at = self.marked;
+            }
+            self.mark()?;
+        }
+    }
+
+    /// Looks at the block that this is in.
+    fn mark(&mut self) -> Option<()> {
+        let start = self.at - self.at % BLOCK;
+        let rest = self.text.as_bytes().get(start..)?;
+        self.marks = match rest.first_chunk() {
+            Some(block) => marks(block),
+            None => last_marks(rest)?,
+        };
+        self.marked = start + BLOCK;
+        Some(())
+    }
+
+    /// What follows a backslash.
+    fn escape(&mut self) -> Option<()> {
+        match self.byte()? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
+            b'u' => {
+                let digits = self.text.as_bytes().get(self.at..self.at + 4)?;
+                self.at += 4;
+                digits.iter().all(u8::is_ascii_hexdigit).then_some(())
+            }
+            _ => None,
         }
     }
 
@@ -208,8 +245,13 @@ impl<'a> Reader<'a> {
 
     /// The next byte that is no blank.
     fn next(&mut self) -> Option<u8> {
-        self.blanks();
-        self.byte()
+        match self.byte()? {
+            b' ' | b'\n' | b'\t' | b'\r' => {
+                self.blanks();
+                self.byte()
+            }
+            byte => Some(byte),
+        }
     }
 
     fn byte(&mut self) -> Option<u8> {
@@ -225,44 +267,32 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How many bytes of a string stand for themselves.
-fn plain(text: &[u8]) -> usize {
-    // Keys and roles are short.
-    if let Some(word) = text.first_chunk() {
-        let special = special_bytes(u64::from_le_bytes(*word));
-        if special != 0 {
-            return special.trailing_zeros() as usize / 8;
-        }
+/// One bit for each byte of a block that does not stand for itself in a string.
+///
+/// No byte has a branch of its own, so that many are looked at in one step: about one instruction a byte, however short
+/// the strings are.
+fn marks(block: &[u8; BLOCK]) -> u64 {
+    // Takes the lowest bits of eight bytes to the highest byte.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let mut marks = [0; BLOCK];
+    for (mark, byte) in marks.iter_mut().zip(block) {
+        *mark = u8::from(*byte == b'"') | u8::from(*byte == b'\\') | u8::from(*byte < b' ');
     }
-    let is_special = |byte: &u8| matches!(*byte, b'"' | b'\\' | 0..b' ');
-    // Without branches, so that a group of them is compared at once.
-    let is_plain = |group: &&[u8; TOGETHER]| {
-        let special = group.iter().map(|byte| {
-            u8::from(*byte == b'"') | u8::from(*byte == b'\\') | u8::from(*byte < b' ')
-        });
-        special.fold(0, |any, it| any | it) == 0
-    };
-    let (groups, _) = text.as_chunks();
-    let mut at = TOGETHER * groups.iter().take_while(is_plain).count();
-    while let Some(word) = text.get(at..).and_then(<[u8]>::first_chunk) {
-        let special = special_bytes(u64::from_le_bytes(*word));
-        if special != 0 {
-            return at + special.trailing_zeros() as usize / 8;
-        }
-        at += 8;
+    // Most blocks of long texts.
+    if !marks.iter().fold(false, |any, mark| any | (*mark != 0)) {
+        return 0;
     }
-    let rest = text.get(at..).unwrap_or_default();
-    at + rest.iter().position(is_special).unwrap_or(rest.len())
+    let (words, _) = marks.as_chunks();
+    words.iter().rev().fold(0, |marks, word| {
+        marks << 8 | u64::from_le_bytes(*word).wrapping_mul(GATHER) >> 56
+    })
 }
 
-/// Marks the bytes of a word that do not stand for themselves in a string; the lowest mark is right, others may be wrong.
-/// After "Determine if a word has a zero byte" and "has a byte less than n" of Anderson's Bit Twiddling Hacks.
-fn special_bytes(word: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-    let less = |word: u64, than: u8| word.wrapping_sub(ONES * u64::from(than)) & !word;
-    let equal = |to: u8| less(word ^ (ONES * u64::from(to)), 1);
-    (equal(b'"') | equal(b'\\') | less(word, b' ')) & HIGH
+/// The same of a block that is not whole; `None` of nothing.
+fn last_marks(rest: &[u8]) -> Option<u64> {
+    let mut block = [b' '; BLOCK];
+    block.get_mut(..rest.len())?.copy_from_slice(rest);
+    (!rest.is_empty()).then(|| marks(&block))
 }
 
 #[cfg(test)]
@@ -359,6 +389,17 @@ mod tests {
             check(&text);
             check(&format!("[{text}]"));
             check(&format!("{{\"a\":\"{text}\"}}"));
+        }
+
+        #[test]
+        fn it_does_not_matter_where_a_text_is(
+            text in r#"[\[\]{},:"\\ \n\t0-1a-bu\x00\x1f\x7fä]{0,24}"#,
+            before in 0..3 * BLOCK,
+        ) {
+            let before = "x".repeat(before);
+            check(&format!("\"{before}{text}\""));
+            check(&format!("[\"{before}\",{text}]"));
+            check(&format!("{{\"{before}\":\"{text}\",\"{text}{before}\":[]}}"));
         }
     }
 }

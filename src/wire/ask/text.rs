@@ -11,6 +11,14 @@ pub(super) struct Key;
 /// A string or null, borrowed likewise.
 pub(super) struct Text;
 
+/// What a string without escapes says; `None` of any other value.
+pub(super) fn plain(raw: &str) -> Option<&str> {
+    let text = raw.strip_prefix('"')?.strip_suffix('"')?;
+    memchr::memchr(b'\\', text.as_bytes())
+        .is_none()
+        .then_some(text)
+}
+
 impl<'de> DeserializeSeed<'de> for Key {
     type Value = Cow<'de, str>;
 
