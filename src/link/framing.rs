@@ -131,25 +131,23 @@ impl Chunked {
     /// Over everything that is not data.
     fn step(&mut self, bytes: &mut &[u8]) {
         loop {
-            match &mut self.at {
-                At::Data { left: 0 } => {
-                    self.at = At::DataEnd;
-                    self.line_bytes = 0;
-                }
-                At::Data { .. } | At::End | At::Lost(_) => return,
-                at => {
-                    let Some((&byte, rest)) = bytes.split_first() else {
-                        return;
-                    };
-                    *bytes = rest;
-                    self.line_bytes += 1;
-                    *at = if self.line_bytes > LINES_LIMIT {
-                        At::Lost("too much between two chunks")
-                    } else {
-                        after(*at, byte)
-                    };
-                }
+            if matches!(self.at, At::Data { left: 0 }) {
+                self.at = At::DataEnd;
+                self.line_bytes = 0;
             }
+            if matches!(self.at, At::Data { .. } | At::End | At::Lost(_)) {
+                return;
+            }
+            let Some((&byte, rest)) = bytes.split_first() else {
+                return;
+            };
+            *bytes = rest;
+            self.line_bytes += 1;
+            self.at = if self.line_bytes > LINES_LIMIT {
+                At::Lost("too much between two chunks")
+            } else {
+                after(self.at, byte)
+            };
         }
     }
 }

@@ -279,7 +279,7 @@ fn marks(block: &[u8; BLOCK]) -> u64 {
         *mark = u8::from(*byte == b'"') | u8::from(*byte == b'\\') | u8::from(*byte < b' ');
     }
     // Most blocks of long texts.
-    if !marks.iter().fold(false, |any, mark| any | (*mark != 0)) {
+    if marks.iter().fold(0, |any, mark| any | mark) == 0 {
         return 0;
     }
     let (words, _) = marks.as_chunks();
