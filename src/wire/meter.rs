@@ -10,8 +10,6 @@ use std::sync::LazyLock;
 const CARRY_BYTES: usize = 32;
 /// How much of an answer's end is kept, which is where its counters are, in bytes.
 const TAIL_BYTES: usize = 512;
-/// How each of Ollama's own records ends while the answer goes on.
-const GOES_ON: &[u8] = b"\"done\":false}\n";
 
 // Quotes inside a JSON string are escaped, so no text of a user or a model can look like one of these.
 static NATIVE: LazyLock<[Finder<'static>; 3]> =
@@ -84,19 +82,16 @@ impl Meter {
     /// Takes note of a chunk.
     pub fn watch(&mut self, chunk: &[u8]) {
         self.bytes += chunk.len() as u64;
-        if self.framing == Framing::Lines && chunk.ends_with(GOES_ON) {
-            // Most chunks are such a record, and whatever is worth knowing comes in the last one.
-            self.carry.clear();
-            self.carry.push(b'\n');
-            return;
-        }
         self.keep_tail(chunk);
         if self.framing == Framing::Opaque {
             return;
         }
         let head = chunk.get(..CARRY_BYTES).unwrap_or(chunk);
+        // None of Ollama's own markers goes on behind the end of a line, which is where most chunks end.
+        let is_between_lines = self.family == Family::Native && self.carry.ends_with(b"\n");
         self.carry.extend_from_slice(head);
-        self.ended |= self.has_marker(&self.carry) || self.has_marker(chunk);
+        let is_split = !is_between_lines && self.has_marker(&self.carry);
+        self.ended |= is_split || self.has_marker(chunk);
         if chunk.len() >= CARRY_BYTES {
             self.carry.clear();
             self.carry

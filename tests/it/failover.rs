@@ -187,7 +187,8 @@ async fn when_all_are_down_the_client_learns_who_and_why_at_once() {
     for (path, pointer) in shapes {
         let mut client = Client::connect(proxy.address()).await;
         let mut best = Duration::MAX;
-        for _ in 0..5 {
+        // One of many, since others may be at work on the machine.
+        for _ in 0..50 {
             let asked = Instant::now();
             client.post(path, BODY).await;
             let answer = client.answer().await;
