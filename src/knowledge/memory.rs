@@ -33,6 +33,8 @@ pub struct Seen {
 /// A model in memory, or on its way there. Ollama has one runner per model.
 #[derive(Debug)]
 pub(super) struct Resident {
+    /// The node's number.
+    node: u64,
     /// Of the model.
     pub(super) id: u64,
     pub(super) model: Arc<Model>,
@@ -70,9 +72,10 @@ impl Loading {
 }
 
 impl Resident {
-    pub(super) fn new(model: Arc<Model>, slots: usize, now: f64) -> Self {
-        model.add_copy();
+    pub(super) fn new(node: u64, model: Arc<Model>, slots: usize, now: f64) -> Self {
+        model.add_copy(node);
         Self {
+            node,
             id: model.id(),
             model,
             shape: None,
@@ -113,13 +116,15 @@ impl Resident {
 
 impl Drop for Resident {
     fn drop(&mut self) {
-        self.model.remove_copy();
+        self.model.remove_copy(self.node);
     }
 }
 
 /// The memory of one node.
 #[derive(Debug)]
 pub(super) struct Memory {
+    /// The node's number.
+    pub(super) node: u64,
     pub(super) residents: Vec<Resident>,
     /// The most that was ever in memory at a time, in bytes.
     fits: f64,
@@ -144,9 +149,11 @@ pub(super) struct Plan {
     pub(super) waits: bool,
 }
 
-impl Default for Memory {
-    fn default() -> Self {
+impl Memory {
+    /// The memory of the node of this number, of which nothing is known.
+    pub(super) fn of(node: u64) -> Self {
         Self {
+            node,
             residents: Vec::new(),
             fits: 0.0,
             overflows: f64::INFINITY,
@@ -155,9 +162,7 @@ impl Default for Memory {
             before: Vec::new(),
         }
     }
-}
 
-impl Memory {
     pub(super) fn place(&self, model: u64) -> Option<usize> {
         self.residents
             .iter()
@@ -243,7 +248,8 @@ impl Memory {
                 // One that a load under way was to put out is not taken back before that is over.
                 None if loads => {}
                 None => {
-                    let mut resident = Resident::new(Arc::clone(&it.model), slots, sighting.asked);
+                    let model = Arc::clone(&it.model);
+                    let mut resident = Resident::new(self.node, model, slots, sighting.asked);
                     resident.context = it.context;
                     self.residents.push(resident);
                 }
@@ -329,7 +335,7 @@ mod tests {
     #[test]
     fn learns_how_much_fits_from_what_had_to_go() {
         let (a, b, c) = (model(1, 10), model(2, 10), model(3, 10));
-        let mut memory = Memory::default();
+        let mut memory = Memory::of(7);
         memory.reconcile(&sighting(1.0, &[&a]), 1);
         assert_eq!(
             memory.plan(&b),
@@ -338,6 +344,7 @@ mod tests {
         );
         memory.reconcile(&sighting(2.0, &[&a, &b]), 1);
         assert_eq!((a.copies(), b.copies(), c.copies()), (1, 1, 0));
+        assert_eq!((&**a.nodes(), &**c.nodes()), (&[7][..], &[][..]));
         memory.reconcile(&sighting(3.0, &[&b, &c]), 1);
         assert_eq!((a.copies(), c.copies()), (0, 1));
         assert_eq!(
@@ -359,7 +366,7 @@ mod tests {
     #[test]
     fn one_that_ran_out_of_time_says_nothing_of_the_room() {
         let (a, b) = (model(1, 10), model(2, 10));
-        let mut memory = Memory::default();
+        let mut memory = Memory::of(7);
         memory.reconcile(&sighting(1.0, &[&a]), 1);
         memory.reconcile(&sighting(400.0, &[&b]), 1);
         assert_eq!(memory.plan(&a), Plan::default());
@@ -371,7 +378,7 @@ mod tests {
             num_ctx,
             ..RunnerOptions::default()
         };
-        let mut resident = Resident::new(model(1, 1), 1, 0.0);
+        let mut resident = Resident::new(1, model(1, 1), 1, 0.0);
         assert!(resident.serves(&asked(None)));
         assert!(!resident.serves(&asked(Some(8192))));
         resident.context = Some(8192);

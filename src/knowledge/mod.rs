@@ -5,6 +5,7 @@
 //! I/O. Times are seconds since the process's epoch, work is in tokens of a model of [`REFERENCE_BYTES`].
 
 mod flight;
+mod homes;
 mod job;
 mod medians;
 mod memo;
@@ -17,6 +18,7 @@ mod shadow;
 mod speed;
 
 pub use flight::{Flight, Progress};
+pub use homes::Homes;
 pub use job::Job;
 pub use medians::Medians;
 pub use memory::{Seen, Sighting};

@@ -1,7 +1,7 @@
 //! What is known of one model, whichever node runs it.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// The size of the model in whose tokens speeds are measured, in bytes: eight billion weights at four bits and a bit.
 pub const REFERENCE_BYTES: f64 = 4.9e9;
@@ -29,8 +29,10 @@ pub struct Model {
     bytes: AtomicU64,
     /// In memory; 0 if nobody has seen it there.
     memory: AtomicU64,
-    /// Nodes that have it in memory, or soon will.
+    /// How many nodes have it in memory, or soon will.
     copies: AtomicUsize,
+    /// Which ones, in no order. Copied when it changes while somebody reads it, which is when a model is loaded or put out.
+    nodes: Mutex<Arc<Vec<u64>>>,
     lore: Mutex<Lore>,
 }
 
@@ -78,6 +80,7 @@ impl Model {
             bytes: AtomicU64::new(0),
             memory: AtomicU64::new(0),
             copies: AtomicUsize::new(0),
+            nodes: Mutex::default(),
             lore: Mutex::new(lore),
         }
     }
@@ -128,17 +131,32 @@ impl Model {
         (self.bytes() / REFERENCE_BYTES).max(LEAST_WORK)
     }
 
-    /// Nodes that have it in memory, or soon will.
+    /// How many nodes have it in memory, or soon will.
     pub fn copies(&self) -> usize {
         self.copies.load(Relaxed)
     }
 
-    pub(super) fn add_copy(&self) {
-        self.copies.fetch_add(1, Relaxed);
+    /// The numbers of those nodes, in no order.
+    pub fn nodes(&self) -> Arc<Vec<u64>> {
+        Arc::clone(&self.lock_nodes())
     }
 
-    pub(super) fn remove_copy(&self) {
-        self.copies.fetch_sub(1, Relaxed);
+    pub(super) fn add_copy(&self, node: u64) {
+        let mut nodes = self.lock_nodes();
+        Arc::make_mut(&mut nodes).push(node);
+        self.copies.store(nodes.len(), Relaxed);
+    }
+
+    pub(super) fn remove_copy(&self, node: u64) {
+        let mut nodes = self.lock_nodes();
+        if let Some(at) = nodes.iter().position(|it| *it == node) {
+            Arc::make_mut(&mut nodes).swap_remove(at);
+        }
+        self.copies.store(nodes.len(), Relaxed);
+    }
+
+    fn lock_nodes(&self) -> MutexGuard<'_, Arc<Vec<u64>>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that somebody asks for it.

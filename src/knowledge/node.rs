@@ -48,7 +48,7 @@ const PAUSE: f64 = 3.0;
 
 /// One node. Choices read it, requests write it as they pass; who asks the node for its lists only leaves them to be
 /// taken in by the next request, so that no request ever waits for them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Node {
     inner: Mutex<Inner>,
     sighting: ArcSwapOption<Sighting>,
@@ -96,11 +96,12 @@ pub struct Report {
     pub is_stuck: bool,
 }
 
-impl Default for Inner {
-    fn default() -> Self {
-        Self {
+impl Node {
+    /// A node of which nothing is known. The number tells it from all others.
+    pub fn new(number: u64) -> Self {
+        let inner = Inner {
             flights: Vec::new(),
-            memory: Memory::default(),
+            memory: Memory::of(number),
             speed: Speed::new(),
             loads: HashMap::new(),
             sighted: f64::NEG_INFINITY,
@@ -112,11 +113,14 @@ impl Default for Inner {
             active_at: 0.0,
             slots: 1,
             memo: None,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            sighting: ArcSwapOption::empty(),
+            is_sighted: AtomicBool::new(false),
         }
     }
-}
 
-impl Node {
     /// Notes what the node says it has in memory.
     pub fn sighted(&self, sighting: Sighting) {
         self.sighting.store(Some(Arc::new(sighting)));
@@ -496,9 +500,9 @@ impl Inner {
         if matches!(fit, Fit::Cold | Fit::OtherShape) {
             if fit == Fit::Cold {
                 self.make_room(model);
-                self.memory
-                    .residents
-                    .push(Resident::new(Arc::clone(model), self.slots, now));
+                let (node, model) = (self.memory.node, Arc::clone(model));
+                let resident = Resident::new(node, model, self.slots, now);
+                self.memory.residents.push(resident);
             }
             if let Some(resident) = self.memory.get_mut(model.id()) {
                 resident.shape = Some(job.demand.runner);

@@ -103,8 +103,9 @@ impl Backend {
     /// A backend that nothing is known of.
     pub(crate) fn new(spec: Spec, policy: health::Policy, lore: Arc<Lore>, now: Instant) -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT_ID.fetch_add(1, Relaxed);
         let live = Live {
-            id: NEXT_ID.fetch_add(1, Relaxed),
+            id,
             epoch: now,
             in_flight: AtomicUsize::new(0),
             released: AtomicU64::new(0),
@@ -123,7 +124,7 @@ impl Backend {
             guarded: Mutex::default(),
             version: ArcSwapOption::empty(),
             links: Links::default(),
-            node: Node::default(),
+            node: Node::new(id),
             lore,
         };
         Self::with_live(spec, policy, Arc::new(live))
