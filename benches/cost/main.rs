@@ -59,8 +59,8 @@ const PHASES: [Phase; 5] = [
         name: "big",
         unit: "request of 100 KB",
         count: BIG_REQUESTS,
-        most_allocations: 30.0,
-        most_instructions: 1_400_000.0,
+        most_allocations: 26.0,
+        most_instructions: 890_000.0,
     },
     Phase {
         name: "choice",

@@ -43,12 +43,16 @@ const REFUSALS: usize = 64;
 /// How long accepting rests after the process ran out of descriptors, so that some can be given back.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
+/// The most that is read at a time, and that is buffered for a reader that has stopped: enough for a long chat, which
+/// then comes in one piece and need not be put together.
+const BUFFER_BYTES: usize = 128 << 10;
+
 /// How connections are served.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
     /// How long clients may take.
     pub patience: Patience,
-    /// The largest head of a request, in bytes, and the most that is buffered for a reader that has stopped.
+    /// The largest head of a request, in bytes.
     pub head_bytes: usize,
 }
 
@@ -248,8 +252,8 @@ async fn exchange<H: Handler>(
     });
     let socket = ClientSocket::new(reader, stream, Arc::clone(&turn), policy.head_bytes);
     let connection = http1::Builder::new()
-        // The socket's own limit comes first and has better words.
-        .max_buf_size(policy.head_bytes + 1)
+        // For heads the socket's own limit comes first and has better words.
+        .max_buf_size(BUFFER_BYTES.max(policy.head_bytes + 1))
         .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
     let mut alarm = turn.alarm();
