@@ -107,7 +107,7 @@ pub struct Room<'a> {
 
 impl Call {
     /// Reads what routing needs: for [`Action::Pick`] the whole body, else none of it. Also returns the model's name as
-    /// the client spelled it. Boxed, since it is handed on several times.
+    /// the client spelled it.
     ///
     /// Dropping the future stops reading; the rest of the body is drained for a while.
     ///
@@ -118,7 +118,7 @@ impl Call {
         request: Request<Incoming>,
         sender: Sender<'_>,
         room: Room<'_>,
-    ) -> Result<(Box<Self>, Option<String>), Error> {
+    ) -> Result<(Self, Option<String>), Error> {
         let (parts, incoming) = request.into_parts();
         let mut upload = Upload::new(incoming);
         let mut reading = Reading::default();
@@ -174,7 +174,7 @@ impl Call {
             .into_parts()
             .path_and_query
             .unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let call = Box::new(Self {
+        let call = Self {
             route,
             demand,
             urgency,
@@ -184,7 +184,7 @@ impl Call {
             body,
             given: false,
             limit: None,
-        });
+        };
         Ok((call, name))
     }
 

@@ -132,7 +132,7 @@ impl Proxy {
         request: Request<Incoming>,
         peer: &Address,
         access: &mut Access,
-    ) -> Result<Box<Call>, Error> {
+    ) -> Result<Call, Error> {
         let route = match Route::of(request.method(), request.uri().path()) {
             Ok(route) => route,
             Err(no_route) => {
@@ -175,7 +175,7 @@ impl Proxy {
         &self,
         patience: Duration,
         state: &Arc<State>,
-        mut call: Box<Call>,
+        mut call: Call,
         mut access: Access,
         edge: &Edge<'_>,
     ) -> Response<ReplyBody> {

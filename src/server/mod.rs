@@ -43,9 +43,9 @@ const REFUSALS: usize = 64;
 /// How long accepting rests after the process ran out of descriptors, so that some can be given back.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
-/// The most that is read at a time, and that is buffered for a reader that has stopped: enough for a long chat, which
-/// then comes in one piece and need not be put together.
-const BUFFER_BYTES: usize = 128 << 10;
+/// The most that is read at a time, which lets a chat of 100 KB come in one piece that need not be put together; and the
+/// most that is buffered for a reader that has stopped, for whom it is 128 KiB with the piece at hand.
+const BUFFER_BYTES: usize = 112 << 10;
 
 /// How connections are served.
 #[derive(Debug, Clone, Copy)]
