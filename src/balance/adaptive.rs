@@ -9,7 +9,7 @@ mod tests;
 
 pub use score::{Terms, score};
 
-use super::{Candidates, Dice, Entry, Strategy, score as scores};
+use super::{Candidates, Dice, Entry, Sight, Strategy, WHOLE, score as scores};
 use crate::knowledge::{Fit, Outlook};
 use smallvec::SmallVec;
 use std::sync::atomic::Ordering::Relaxed;
@@ -33,8 +33,14 @@ const MORE_CACHED: f64 = 64.0;
 /// this factor of the best: what is not tried is not known.
 const TRY_AFTER: f64 = 120.0;
 const TRY_FACTOR: f64 = 1.5;
-/// Candidates that are looked at; of more, those with the least to do.
-const LOOKED_AT: usize = 32;
+/// What is looked at where there are more than [`WHOLE`] candidates: of so many that chance draws, those with the least
+/// to do. The others are no loss: the best of very many predictions is too good to be true, and it is mostly that of a
+/// busy node. What chance would miss is where a request saves work: nodes that have the model in memory, all of them
+/// while they are few, and those that were last sent the conversation.
+const DRAWN: usize = WHOLE;
+const IDLEST: usize = 16;
+const WARM: usize = 16;
+const FAMILIAR: usize = 4;
 
 #[derive(Debug)]
 struct Adaptive(Dice);
@@ -55,6 +61,16 @@ impl Strategy for Adaptive {
         true
     }
 
+    fn sight(&self) -> Option<Sight<'_>> {
+        Some(Sight {
+            drawn: DRAWN,
+            idlest: IDLEST,
+            warm: WARM,
+            familiar: FAMILIAR,
+            dice: &self.0,
+        })
+    }
+
     fn pick(&self, candidates: &Candidates<'_>) -> usize {
         let Some(first) = candidates.get(0) else {
             return 0;
@@ -67,21 +83,19 @@ impl Strategy for Adaptive {
         }
         let lore = first.lore();
         let miss_cost = lore.medians.cached_share();
-        let looked: SmallVec<[Looked; 16]> = self
-            .worth_a_look(candidates)
-            .into_iter()
-            .filter_map(|at| {
-                let backend = candidates.get(at)?;
-                Some(backend.look(candidates.job, |outlook| Looked {
-                    at,
-                    score: score(&candidates.job.work, outlook, miss_cost).total(),
-                    load: load(backend.in_flight(), backend.weight(), outlook),
-                    cached: outlook.cached,
-                    fit: outlook.fit,
-                    idle: outlook.idle,
-                }))
-            })
-            .collect();
+        let places = self.worth_a_look(candidates.len());
+        let mut looked = SmallVec::<[Looked; 16]>::with_capacity(places.len());
+        looked.extend(places.filter_map(|at| {
+            let backend = candidates.get(at)?;
+            Some(backend.look(candidates.job, |outlook| Looked {
+                at,
+                score: score(&candidates.job.work, outlook, miss_cost).total(),
+                load: load(backend.in_flight(), backend.weight(), outlook),
+                cached: outlook.cached,
+                fit: outlook.fit,
+                idle: outlook.idle,
+            }))
+        }));
         let Some(chosen) = self.choose(&looked) else {
             return 0;
         };
@@ -139,21 +153,12 @@ impl Adaptive {
         good.get(self.0.below(good.len())).copied()
     }
 
-    /// The places of those who are scored: everybody in a fleet of usual size.
-    fn worth_a_look(&self, candidates: &Candidates<'_>) -> SmallVec<[usize; LOOKED_AT]> {
-        if candidates.len() <= LOOKED_AT {
-            return (0..candidates.len()).collect();
-        }
-        let loads = scores::loads(candidates);
-        let mut places: Vec<usize> = (0..candidates.len()).collect();
-        // Chance decides among equals, so that all of a big fleet get their turn.
-        let from = self.0.below(places.len());
-        places.rotate_left(from);
-        places.select_nth_unstable_by(LOOKED_AT - 1, |a, b| {
-            let load = |at: &usize| loads.get(*at).copied().unwrap_or(f64::INFINITY);
-            load(a).total_cmp(&load(b))
-        });
-        places.into_iter().take(LOOKED_AT).collect()
+    /// The places of those who are scored: everybody, unless more are shown than can be looked at in time.
+    fn worth_a_look(&self, count: usize) -> impl ExactSizeIterator<Item = usize> + use<> {
+        const MOST: usize = IDLEST + WARM + FAMILIAR;
+        let stride = count.div_ceil(MOST).max(1);
+        let first = if stride > 1 { self.0.below(stride) } else { 0 };
+        (first..count).step_by(stride)
     }
 }
 

@@ -26,6 +26,12 @@ impl Dice {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// Other dice, whose throws follow from one of these.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self(AtomicU64::new(self.next()))
+    }
+
     fn next(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut x = self.0.fetch_add(STEP, Relaxed).wrapping_add(STEP);

@@ -11,12 +11,14 @@ mod random;
 mod response_time;
 mod round_robin;
 mod score;
+mod sight;
 #[cfg(test)]
 mod tests;
 mod two_choices;
 
 pub use adaptive::{Terms, score};
 pub use dice::Dice;
+pub use sight::{Sight, WHOLE, draw, leave_idlest};
 
 use crate::demand::Demand;
 use crate::knowledge::Job;
@@ -75,6 +77,12 @@ pub trait Strategy: fmt::Debug + Send + Sync {
     fn reckons_with_lines(&self) -> bool {
         false
     }
+
+    /// What it wants to see where more than [`WHOLE`] backends could serve a request; `None` if that is all of them. It may
+    /// still be shown more.
+    fn sight(&self) -> Option<Sight<'_>> {
+        None
+    }
 }
 
 /// Backends that may all serve a request, never none of them, and what is known of the request.
@@ -104,7 +112,7 @@ impl<'a> Candidates<'a> {
         self.backends.len()
     }
 
-    /// The candidates, in the configuration's order.
+    /// The candidates: in the configuration's order, unless they are a few of many.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a Backend> {
         self.backends.iter().map(|backend| &***backend)
     }

@@ -5,7 +5,7 @@
 //! is learnt. A node that fails at once is not a fast one: failures are not measured, and push it away.
 
 use super::score::{self, Scores};
-use super::{Candidates, Dice, Entry, Strategy};
+use super::{Candidates, Dice, Entry, Sight, Strategy};
 use crate::ewma::Tick;
 use crate::pool::Backend;
 use smallvec::SmallVec;
@@ -39,6 +39,16 @@ const MEDIAN_OF: usize = 16;
 struct ResponseTime(Dice);
 
 impl Strategy for ResponseTime {
+    fn sight(&self) -> Option<Sight<'_>> {
+        Some(Sight {
+            drawn: LOOKED_AT,
+            idlest: LOOKED_AT,
+            warm: 0,
+            familiar: 0,
+            dice: &self.0,
+        })
+    }
+
     fn pick(&self, candidates: &Candidates<'_>) -> usize {
         let tick = Tick::of(candidates.now);
         // Of very many candidates a few, spread evenly from a place that chance picks, are as good as all, and in time.

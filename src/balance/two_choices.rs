@@ -1,7 +1,7 @@
 //! Two backends by chance, and of these the one with less to do: nearly as even as looking at all of them, and proxies
 //! that know nothing of each other do not all run to the same one.
 
-use super::{Candidates, Dice, Entry, Strategy, score};
+use super::{Candidates, Dice, Entry, Sight, Strategy, score};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "two_choices",
@@ -14,7 +14,20 @@ pub(super) const ENTRY: Entry = Entry {
 #[derive(Debug)]
 struct TwoChoices(Dice);
 
+/// Of many backends, how many are drawn first: more than two, lest two that stand side by side never meet, and few.
+const DRAWN: usize = 8;
+
 impl Strategy for TwoChoices {
+    fn sight(&self) -> Option<Sight<'_>> {
+        Some(Sight {
+            drawn: DRAWN,
+            idlest: DRAWN,
+            warm: 0,
+            familiar: 0,
+            dice: &self.0,
+        })
+    }
+
     fn pick(&self, candidates: &Candidates<'_>) -> usize {
         let one = self.0.below(candidates.len());
         let other = match self.0.below(candidates.len() - 1) {

@@ -6,6 +6,8 @@ mod catalogue;
 mod gate;
 mod inventory;
 mod lease;
+mod places;
+mod sample;
 
 pub use crate::health::Admit;
 pub use crate::origin::{Origin, OriginError};
@@ -19,11 +21,12 @@ use crate::balance::{Candidates, Strategy};
 use crate::clock;
 use crate::demand::Demand;
 use crate::health::{self, Quorum};
-use crate::knowledge::{Job, Medians, Models};
+use crate::knowledge::{Homes, Job, Medians, Models};
 use crate::wire::ModelKey;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use catalogue::Catalogue;
+use places::Places;
 use smallvec::SmallVec;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -36,6 +39,8 @@ pub type Eligible<'a> = SmallVec<[&'a Arc<Backend>; 16]>;
 #[derive(Debug)]
 pub struct Pool {
     backends: Vec<Arc<Backend>>,
+    /// Their numbers and places, in the order of the numbers.
+    by_id: Vec<(u64, usize)>,
     catalogue: ArcSwap<Catalogue>,
     lore: Arc<Lore>,
 }
@@ -44,6 +49,7 @@ pub struct Pool {
 #[derive(Debug, Default)]
 pub(crate) struct Lore {
     pub(crate) models: Models,
+    pub(crate) homes: Homes,
     pub(crate) medians: Medians,
     pub(crate) bell: Arc<Bell>,
     /// Requests that went to where their model was loaded as they need it, past a backend with less to do that would
@@ -73,8 +79,13 @@ impl Pool {
             Some(old) => old.renewed(spec.clone(), policy),
             None => Backend::new(spec.clone(), policy, Arc::clone(&lore), now),
         };
+        let backends: Vec<_> = specs.iter().map(|spec| Arc::new(backend(spec))).collect();
+        let ids = backends.iter().map(|backend| backend.id());
+        let mut by_id: Vec<_> = ids.zip(0..).collect();
+        by_id.sort_unstable();
         let pool = Self {
-            backends: specs.iter().map(|spec| Arc::new(backend(spec))).collect(),
+            backends,
+            by_id,
             catalogue: ArcSwap::from_pointee(Catalogue::default()),
             lore: Arc::clone(&lore),
         };
@@ -116,21 +127,62 @@ impl Pool {
         now: Instant,
     ) -> (Eligible<'_>, Admit) {
         let catalogue = self.catalogue.load();
-        let at = |places: &[usize]| {
-            let backends = || places.iter().filter_map(|at| self.backends.get(*at));
-            admitted(places.len(), backends, tried, now)
-        };
-        let all = || admitted(self.backends.len(), || self.backends.iter(), tried, now);
-        let Some(model) = model else { return all() };
-        let holders = catalogue.known_holders(model);
-        let mut found = at(holders);
+        let [first, second] = self.kinds(&catalogue, model);
+        let found = self.admitted_of(first, tried, now);
         if found.0.is_empty() {
-            found = at(catalogue.unknown());
-        }
-        if found.0.is_empty() && holders.is_empty() {
-            found = all();
+            return self.admitted_of(second, tried, now);
         }
         found
+    }
+
+    /// Who comes into question for a model, and who does if nobody of those can take a request.
+    fn kinds<'a>(&self, catalogue: &'a Catalogue, model: Option<&ModelKey>) -> [Places<'a>; 2] {
+        let all = Places::All(self.backends.len());
+        let Some(model) = model else {
+            return [all, Places::At(&[])];
+        };
+        let unknown = Places::At(catalogue.unknown());
+        match catalogue.known_holders(model) {
+            [] => [unknown, all],
+            holders => [Places::At(holders), unknown],
+        }
+    }
+
+    /// Of some backends those that can take a request: the healthy ones, or if there are none, the next best.
+    ///
+    /// So what holds a backend back is a filter, which moves requests on and fails none. Those that have just come back are
+    /// no exception: if nobody else can take a request, it goes to one of them at once, for its own line is a better place
+    /// to wait than ours, with slots idle until some long answer is whole.
+    fn admitted_of(
+        &self,
+        places: Places<'_>,
+        tried: &[u64],
+        now: Instant,
+    ) -> (Eligible<'_>, Admit) {
+        for admit in [Admit::Healthy, Admit::Recovering] {
+            // Room for all at once: growing step by step costs more than the filter.
+            let mut eligible = Eligible::with_capacity(places.len());
+            eligible.extend(self.let_in(places, admit, tried, now));
+            if !eligible.is_empty() {
+                return (eligible, admit);
+            }
+        }
+        let rest = self.let_in(places, Admit::Ejected, tried, now);
+        (rest.collect(), Admit::Ejected)
+    }
+
+    fn let_in(
+        &self,
+        places: Places<'_>,
+        admit: Admit,
+        tried: &[u64],
+        now: Instant,
+    ) -> impl Iterator<Item = &Arc<Backend>> {
+        let at = move |nth| self.backends.get(places.get(nth)?);
+        let is_let_in = move |backend: &&Arc<Backend>| {
+            backend.admits(admit, now) && !tried.contains(&backend.id())
+        };
+        (0..places.len()).filter_map(at).filter(is_let_in)
     }
 
     /// Chooses a backend that is not in `tried` and counts the request in. `None` if nobody can take it.
@@ -142,13 +194,18 @@ impl Pool {
         now: Instant,
     ) -> Option<Lease> {
         let job = self.job(demand, now);
+        if let Some(sample) = self.sample(strategy, &job, tried, now, |_| true)
+            && let Some(lease) = self.lease(strategy, sample, Admit::Healthy, &job, tried, now)
+        {
+            return Some(lease);
+        }
         loop {
             let (eligible, admit) = self.admitted(demand.model.as_ref(), tried, now);
             if eligible.is_empty() {
                 return None;
             }
             // Else all the places there were have just been taken by others: those who are left now are other backends.
-            if let Some(lease) = lease(strategy, eligible, admit, &job, tried, now) {
+            if let Some(lease) = self.lease(strategy, eligible, admit, &job, tried, now) {
                 return Some(lease);
             }
         }
@@ -166,19 +223,26 @@ impl Pool {
         if !strategy.reckons_with_lines() {
             return self.choose_with_room(strategy, demand, tried, now);
         }
+        let job = self.job(demand, now);
+        let is_full = |backend: &Backend| is_full(backend, &job, now);
+        if let Some(sample) = self.sample(strategy, &job, tried, now, |_| true) {
+            if sample.iter().all(|backend| is_full(backend)) {
+                // The rest of so many may not be, and those of them that are not are better.
+                return self.choose_with_room(strategy, demand, tried, now);
+            }
+            if let Some(lease) = self.lease(strategy, sample, Admit::Healthy, &job, tried, now) {
+                return Choice::Lease(lease);
+            }
+        }
         let (eligible, admit) = self.admitted(demand.model.as_ref(), tried, now);
         if eligible.is_empty() {
             return Choice::Nobody;
         }
-        let job = self.job(demand, now);
-        let is_full = |backend: &&Arc<Backend>| {
-            let model = job.model.as_ref();
-            model.is_some_and(|model| backend.is_full(model, demand.is_embedding, now))
-        };
-        if eligible.iter().all(is_full) {
+        if eligible.iter().all(|backend| is_full(backend)) {
             return Choice::Full;
         }
-        lease(strategy, eligible, admit, &job, tried, now).map_or(Choice::Full, Choice::Lease)
+        let lease = self.lease(strategy, eligible, admit, &job, tried, now);
+        lease.map_or(Choice::Full, Choice::Lease)
     }
 
     /// The same among the backends that are not full.
@@ -189,15 +253,20 @@ impl Pool {
         tried: &[u64],
         now: Instant,
     ) -> Choice {
+        let job = self.job(demand, now);
+        let has_room = |backend: &Backend| !is_full(backend, &job, now);
+        if let Some(sample) = self.sample(strategy, &job, tried, now, has_room)
+            && let Some(lease) = self.lease(strategy, sample, Admit::Healthy, &job, tried, now)
+        {
+            return Choice::Lease(lease);
+        }
         let (mut eligible, admit) = self.admitted(demand.model.as_ref(), tried, now);
         if eligible.is_empty() {
             return Choice::Nobody;
         }
-        let job = self.job(demand, now);
-        if let Some(model) = &job.model {
-            eligible.retain(|backend| !backend.is_full(model, demand.is_embedding, now));
-        }
-        lease(strategy, eligible, admit, &job, tried, now).map_or(Choice::Full, Choice::Lease)
+        eligible.retain(|backend| has_room(backend));
+        let lease = self.lease(strategy, eligible, admit, &job, tried, now);
+        lease.map_or(Choice::Full, Choice::Lease)
     }
 
     /// Whether a request for a model need not wait: a backend has room, or none can take it anyway.
@@ -213,9 +282,16 @@ impl Pool {
         let Some(known) = model.and_then(|model| catalogue.model(model)) else {
             return true;
         };
-        let eligible = self.eligible(model, tried, now);
-        let mut backends = eligible.iter();
-        eligible.is_empty() || backends.any(|backend| !backend.is_full(known, is_embedding, now))
+        // Mostly one of the first has room, so no list is made of the others.
+        for places in self.kinds(&catalogue, model) {
+            for admit in [Admit::Healthy, Admit::Recovering, Admit::Ejected] {
+                let mut backends = self.let_in(places, admit, tried, now).peekable();
+                if backends.peek().is_some() {
+                    return backends.any(|it| !it.is_full(known, is_embedding, now));
+                }
+            }
+        }
+        true
     }
 
     /// Whether there is a backend, not in `tried`, that does well.
@@ -242,6 +318,34 @@ impl Pool {
         let catalogue = self.catalogue.load();
         let mut holders = catalogue.known_holders(model).iter();
         holders.any(|at| self.backends.get(*at).is_some_and(can_stand_in))
+    }
+
+    /// Has a strategy choose, and counts the request in. `None` if there is nobody, or others took all the places there
+    /// were.
+    fn lease(
+        &self,
+        strategy: &dyn Strategy,
+        mut backends: Eligible<'_>,
+        admit: Admit,
+        job: &Job<'_>,
+        tried: &[u64],
+        now: Instant,
+    ) -> Option<Lease> {
+        loop {
+            let candidates = Candidates::new(&backends, job, now)?;
+            let at = strategy.pick(&candidates);
+            let backend = candidates.get(at)?;
+            if let Some(lease) = backend.lease_for(job, admit, now) {
+                self.note_home(strategy, job, backend);
+                if tried.is_empty()
+                    && let Some(model) = &job.model
+                {
+                    model.arrived(job.now);
+                }
+                return Some(lease);
+            }
+            backends.remove(at);
+        }
     }
 
     /// A request, with what is known of its model.
@@ -332,58 +436,10 @@ pub enum Choice {
     Nobody,
 }
 
-/// Has a strategy choose, and counts the request in. `None` if there is nobody, or others took all the places there were.
-fn lease(
-    strategy: &dyn Strategy,
-    mut backends: Eligible<'_>,
-    admit: Admit,
-    job: &Job<'_>,
-    tried: &[u64],
-    now: Instant,
-) -> Option<Lease> {
-    loop {
-        let candidates = Candidates::new(&backends, job, now)?;
-        let at = strategy.pick(&candidates);
-        let backend = candidates.get(at)?;
-        if let Some(lease) = backend.lease_for(job, admit, now) {
-            if tried.is_empty()
-                && let Some(model) = &job.model
-            {
-                model.arrived(job.now);
-            }
-            return Some(lease);
-        }
-        backends.remove(at);
-    }
-}
-
-/// Of some backends those that can take a request: the healthy ones, or if there are none, the next best.
-///
-/// So what holds a backend back is a filter, which moves requests on and fails none. Those that have just come back are no
-/// exception: if nobody else can take a request, it goes to one of them at once, for its own line is a better place to
-/// wait than ours, with slots idle until some long answer is whole.
-fn admitted<'a, I: Iterator<Item = &'a Arc<Backend>>>(
-    count: usize,
-    backends: impl Fn() -> I,
-    tried: &[u64],
-    now: Instant,
-) -> (Eligible<'a>, Admit) {
-    let collect = |admit: Admit| {
-        // Room for all at once: growing step by step costs more than the filter.
-        let mut eligible = Eligible::with_capacity(count);
-        eligible.extend(
-            backends()
-                .filter(|backend| backend.admits(admit, now) && !tried.contains(&backend.id())),
-        );
-        eligible
-    };
-    for admit in [Admit::Healthy, Admit::Recovering] {
-        let eligible = collect(admit);
-        if !eligible.is_empty() {
-            return (eligible, admit);
-        }
-    }
-    (collect(Admit::Ejected), Admit::Ejected)
+/// Whether a backend has no room for a request but in its own line.
+fn is_full(backend: &Backend, job: &Job<'_>, now: Instant) -> bool {
+    let model = job.model.as_ref();
+    model.is_some_and(|model| backend.is_full(model, job.demand.is_embedding, now))
 }
 
 #[cfg(test)]
