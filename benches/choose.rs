@@ -84,7 +84,7 @@ fn informed(criterion: &mut Criterion) {
     );
     demand.prompt_bytes = 8000;
     let tags = br#"{"models":[{"name":"llama3.2","digest":"a80c4f17acd5","size":2019393189}]}"#;
-    for size in [2, 16, 64, 500] {
+    for size in [2, 16, 32, 64, 1000] {
         let start = Instant::now();
         let (pool, _leases) = pool(size, start);
         for backend in pool.backends() {

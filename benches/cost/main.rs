@@ -14,6 +14,7 @@ use allocation_counter::{AllocationInfo, measure};
 use anyhow::{Context, Result, ensure};
 use llamero::Gateway;
 use llamero::config::{ContentHash, Settings};
+use std::hint::black_box;
 use std::io;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -38,7 +39,7 @@ struct Phase {
 }
 
 /// The limits leave a tenth of room for other processors and libraries.
-const PHASES: [Phase; 4] = [
+const PHASES: [Phase; 5] = [
     Phase {
         name: "small",
         unit: "small request",
@@ -67,6 +68,14 @@ const PHASES: [Phase; 4] = [
         count: CHOICES,
         most_allocations: 3.2,
         most_instructions: 21_000.0,
+    },
+    Phase {
+        name: "many",
+        unit: "choice of 1000",
+        count: CHOICES,
+        // A part of them for nodes that are looked at for the first time.
+        most_allocations: 8.3,
+        most_instructions: 36_000.0,
     },
 ];
 /// Most heap per open stream, in KiB.
@@ -110,9 +119,13 @@ fn main() -> Result<()> {
             "small" => phase_small(&runtime, address)?,
             "chunk" => phase_chunk(&runtime, address)?,
             "big" => phase_big(&runtime, address)?,
-            _ => {
+            "choice" => {
                 let fleet = choice::Fleet::new(16);
                 measure(|| phase_choice(&fleet))
+            }
+            _ => {
+                let fleet = choice::Fleet::new(1000);
+                measure(|| phase_many(&fleet))
             }
         };
         if is_counted {
@@ -188,6 +201,14 @@ fn phase_chunk(runtime: &Runtime, address: SocketAddr) -> Result<AllocationInfo>
 #[inline(never)]
 fn phase_choice(fleet: &choice::Fleet) {
     (0..CHOICES).for_each(|_| fleet.choose());
+}
+
+#[inline(never)]
+fn phase_many(fleet: &choice::Fleet) {
+    for at in 0..CHOICES {
+        black_box(at); // of two functions that do the same, the compiler would make one
+        fleet.choose();
+    }
 }
 
 /// Has a client on a thread of its own do so much of something, and serves it on this one.

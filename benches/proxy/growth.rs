@@ -56,7 +56,8 @@ async fn fleets(nodes: &Nodes) -> Result<()> {
         sleep(WATCHED).await;
         let idle = peer.cpu()?.saturating_sub(before).as_secs_f64() / WATCHED.as_secs_f64();
         let question = Question::small();
-        requests(&peer, &question, REQUESTS / 10).await?;
+        // Until there is a connection to most of them: to make them is no part of a request.
+        requests(&peer, &question, REQUESTS / 10 + 100 * u32::try_from(each)?).await?;
         let us = requests(&peer, &question, REQUESTS).await?;
         println!(
             "{:>10}{us:>20.1}{:>17.1}{:>9.1}",
