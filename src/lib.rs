@@ -50,7 +50,8 @@
 //!   link to the backend.
 //! - No lock is held across an `.await`. Nothing on a request's way reads a file or the environment.
 //! - Nobody is told of a reload: tasks read the snapshot again. What is known of a node stays while its name and URL do.
-//! - A strategy sees only backends that may be chosen, takes the time as an argument, and knows nothing of HTTP.
+//! - A strategy sees only backends that may be chosen, of very many only as many as it [asks for](balance::Sight), takes the
+//!   time as an argument, and knows nothing of HTTP.
 //! - A broken answer ends with its family's error record and a cut, never like a whole one.
 
 mod access;
