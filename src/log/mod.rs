@@ -46,20 +46,20 @@ pub fn init_to(log: Log, to: impl io::Write + Send + 'static) -> Lines {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    if as_json && log.level >= LevelFilter::INFO {
-        // Set before as in tests: then those who are there first get the lines.
-        let _ = DIRECT.set(Arc::clone(&writer));
-    }
     let lines = tracing_subscriber::fmt()
         .with_max_level(log.level)
-        .with_writer(writer);
-    // An error means that somebody else set a subscriber before, as tests do.
-    let _ = if as_json {
+        .with_writer(Arc::clone(&writer));
+    let is_set = if as_json {
         tracing::subscriber::set_global_default(lines.event_format(Json).finish())
     } else {
         let color = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         tracing::subscriber::set_global_default(lines.with_ansi(color).finish())
     };
+    // An error means that somebody else set a subscriber before, as tests do.
+    if is_set.is_ok() && as_json && log.level >= LevelFilter::INFO {
+        // Nobody was here before.
+        let _ = DIRECT.set(writer);
+    }
     guard
 }
 
