@@ -22,6 +22,9 @@ const TICK: Duration = Duration::from_millis(50);
 const JITTER: f64 = 0.2;
 /// Between two looks at what a backend with requests has in memory; without any the models' refresh will do.
 const LOADED_REST: Duration = Duration::from_secs(2);
+/// The same per backend of the fleet, where it comes to more: that very many are asked is not to be felt by requests, and
+/// how the memory of a node stands is reckoned between two looks.
+const LOADED_REST_EACH: Duration = Duration::from_millis(10);
 /// Between two looks at the models of a backend that somebody doubts.
 const DOUBT_REST: Duration = Duration::from_secs(1);
 
@@ -40,6 +43,24 @@ struct Agenda {
     check: Item,
     tags: Item,
     loaded: Item,
+}
+
+/// How long a backend that does well is left alone between two questions.
+#[derive(Debug, Clone, Copy)]
+struct Rests {
+    models: Duration,
+    /// If there were requests.
+    loaded: Duration,
+}
+
+impl Rests {
+    fn of(state: &State) -> Self {
+        let backends = u32::try_from(state.pool.backends().len()).unwrap_or(u32::MAX);
+        Self {
+            models: state.settings.models_refresh,
+            loaded: LOADED_REST.max(LOADED_REST_EACH * backends),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -76,9 +97,10 @@ pub async fn run(state: Arc<ArcSwap<State>>, seed: u64, first_round: watch::Send
                     known = Arc::clone(&current);
                 }
                 let now = Instant::now();
+                let rests = Rests::of(&current);
                 for backend in current.pool.backends() {
                     let agenda = agendas.entry(backend.id()).or_default();
-                    for question in agenda.due(backend, current.settings.models_refresh, now) {
+                    for question in agenda.due(backend, rests, now) {
                         agenda.item(question).begin(now, &mut random);
                         asking.spawn(ask(Arc::clone(&state), Arc::clone(backend), question));
                     }
@@ -146,17 +168,17 @@ impl Agenda {
     fn due(
         &self,
         backend: &Backend,
-        refresh: Duration,
+        rests: Rests,
         now: Instant,
     ) -> impl Iterator<Item = Question> + use<> {
         let reachable = backend.condition().0 != health::State::Down;
         let doubted = backend.is_inventory_doubted() && self.tags.is_due(DOUBT_REST, now);
         // The check's interval is asked for anew each time: one that requests have just found to be down is asked sooner.
         let check = self.check.is_due(backend.check_interval(), now);
-        let tags = doubted || (reachable && self.tags.is_due(refresh, now));
+        let tags = doubted || (reachable && self.tags.is_due(rests.models, now));
         let loaded = reachable
-            && self.loaded.is_due(LOADED_REST, now)
-            && backend.begin_asking_loaded(refresh, now);
+            && self.loaded.is_due(rests.loaded, now)
+            && backend.begin_asking_loaded(rests.models, now);
         let all = [
             (check, Question::Check),
             (tags, Question::Tags),

@@ -22,15 +22,26 @@ const WATCHED: Duration = Duration::from_secs(5);
 /// What a fleet may take to be known.
 const KNOWN: Duration = Duration::from_secs(12);
 
-/// Prints a table for each.
+/// What may grow, as it is called on the command line.
+pub const TABLES: [&str; 3] = ["bodies", "fleets", "streams"];
+
+/// Prints a table for each of these, or for all if there are none.
 ///
 /// # Errors
 /// When llamero does not start or does not answer.
-pub async fn run() -> Result<()> {
+pub async fn run(wanted: &[String]) -> Result<()> {
     let nodes = Nodes::start().await?;
-    bodies(&nodes).await?;
-    fleets(&nodes).await?;
-    streams(&nodes).await
+    let wants = |table: &str| wanted.is_empty() || wanted.iter().any(|it| it == table);
+    if wants("bodies") {
+        bodies(&nodes).await?;
+    }
+    if wants("fleets") {
+        fleets(&nodes).await?;
+    }
+    if wants("streams") {
+        streams(&nodes).await?;
+    }
+    Ok(())
 }
 
 async fn bodies(nodes: &Nodes) -> Result<()> {

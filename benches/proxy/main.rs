@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench proxy` takes some minutes and prints medians of five rounds; `cargo bench --bench proxy -- --quick`
 //! takes seconds and proves only that the comparison runs; `-- --growth` shows llamero's cost against the size of bodies, fleets
-//! and crowds of streams; `-- request chunk` measures these rows alone; `-- --also FILE` has another build of llamero take part.
+//! and crowds of streams, and `-- --growth fleets` one table of these; `-- request chunk` measures these rows alone; `-- --also FILE` has another build of llamero take part.
 //! nginx and haproxy do where they are installed. Nodes and clients live in this process, so
 //! what they burn is never counted as a proxy's.
 
@@ -81,17 +81,28 @@ struct Readings {
 
 fn main() -> Result<()> {
     let (mut plan, mut also, mut rows) = (FULL, Vec::new(), Vec::new());
+    let mut growth = None;
     let runtime = tokio::runtime::Runtime::new()?;
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match &*arg {
-            "--growth" => return runtime.block_on(growth::run()),
+            "--growth" => growth = Some(Vec::new()),
             "--quick" => plan = QUICK,
             "--also" => also.push(args.next().context("--also takes a program")?),
             "--bench" => {} // cargo says so
-            row if ROWS.contains(&row) => rows.push(arg),
-            odd => bail!("there is no row {odd}, only {}", ROWS.join(", ")),
+            name => match &mut growth {
+                Some(tables) if growth::TABLES.contains(&name) => tables.push(arg),
+                Some(_) => bail!(
+                    "there is no table {name}, only {}",
+                    growth::TABLES.join(", ")
+                ),
+                None if ROWS.contains(&name) => rows.push(arg),
+                None => bail!("there is no row {name}, only {}", ROWS.join(", ")),
+            },
         }
+    }
+    if let Some(tables) = growth {
+        return runtime.block_on(growth::run(&tables));
     }
     plan.rows = rows;
     runtime.block_on(run(&plan, &also))
@@ -120,13 +131,19 @@ async fn run(plan: &Plan, also: &[String]) -> Result<()> {
     }
 
     let mut readings: Vec<Readings> = peers.iter().map(|_| Readings::default()).collect();
+    let mut order: Vec<_> = (0..peers.len()).collect();
     for round in 1..=plan.rounds {
         println!("round {round} of {}", plan.rounds);
-        for (peer, into) in peers.iter().zip(&mut readings) {
+        for at in &order {
+            let (Some(peer), Some(into)) = (peers.get(*at), readings.get_mut(*at)) else {
+                continue;
+            };
             measure(peer, plan, into)
                 .await
                 .with_context(|| format!("{} in round {round}", peer.name))?;
         }
+        // Another one is first each time: who comes after a rest has all but nothing in the caches.
+        order.rotate_left(1);
     }
     print_table(&peers, &readings);
     Ok(())

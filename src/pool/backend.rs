@@ -21,41 +21,47 @@ use tokio::time::Instant;
 
 /// What the configuration says of a backend.
 #[derive(Debug, Clone, PartialEq)]
+#[repr(C)]
 pub struct Spec {
-    /// Unique; shown to users.
-    pub name: Arc<str>,
-    /// Where it listens.
-    pub origin: Origin,
     /// Relative capacity, finite and above zero.
     pub weight: f64,
     /// Whether it gets no new requests.
     pub drain: bool,
     /// Answers that it writes at a time for each model, at least 1; `None` if that is to be learnt.
     pub slots: Option<usize>,
+    /// Unique; shown to users.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub origin: Origin,
 }
 
 /// A backend of one configuration. Its [`Live`] part outlives the configuration.
+///
+/// In this and in what it consists of, that comes first which a choice reads of everybody: in a big fleet nothing of it is
+/// in a cache, and so it is one line of memory for each, and not five.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Backend {
+    live: Arc<Live>,
     spec: Spec,
     policy: health::Policy,
     name_hash: u64,
     label: HeaderValue,
-    live: Arc<Live>,
 }
 
 /// What is known of a node, and kept across reloads for as long as its name and URL stay.
 #[derive(Debug)]
+#[repr(C)]
 struct Live {
     id: u64,
-    epoch: Instant,
     in_flight: AtomicUsize,
+    gate: Gate,
+    epoch: Instant,
     released: AtomicU64,
     tags_asked: AskedAt,
     loaded_asked: AskedAt,
     requests: AtomicU64,
     failures: AtomicU64,
-    gate: Gate,
     /// Tells who waits for an answer that a check or a connect has failed.
     troubled: Notify,
     /// Whether the last answer that says anything of the node was a good one.

@@ -33,6 +33,10 @@ struct Holding {
 /// The shortest digest that Ollama's own client can print without a panic, in characters.
 const DIGEST_CHARS: usize = 12;
 
+fn is_same(a: Option<&Arc<Inventory>>, b: Option<&Arc<Inventory>>) -> bool {
+    a.map(Arc::as_ptr) == b.map(Arc::as_ptr)
+}
+
 impl Catalogue {
     pub(super) fn of(made_of: Vec<Option<Arc<Inventory>>>, models: &Models) -> Self {
         let mut newest: HashMap<&ModelKey, &Model> = HashMap::new();
@@ -104,12 +108,15 @@ impl Catalogue {
 
     /// Whether it was made of just these.
     pub(super) fn is_of(&self, inventories: &[Option<Arc<Inventory>>]) -> bool {
-        let same = |(a, b): (&Option<Arc<Inventory>>, &Option<Arc<Inventory>>)| match (a, b) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
-            _ => false,
-        };
-        self.made_of.len() == inventories.len() && self.made_of.iter().zip(inventories).all(same)
+        let mut pairs = self.made_of.iter().zip(inventories);
+        self.made_of.len() == inventories.len()
+            && pairs.all(|(a, b)| is_same(a.as_ref(), b.as_ref()))
+    }
+
+    /// Whether it was made of this one at its place.
+    pub(super) fn is_of_at(&self, place: usize, inventory: Option<&Arc<Inventory>>) -> bool {
+        let made_of = self.made_of.get(place);
+        made_of.is_some_and(|known| is_same(known.as_ref(), inventory))
     }
 
     /// The backends known to hold the model, often none.

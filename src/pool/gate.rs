@@ -12,10 +12,11 @@ const AJAR: u8 = 2;
 
 /// A backend's health. What can be read without its lock is written under it.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Gate {
     position: AtomicU8,
-    era: AtomicU64,
     errors: AtomicU32,
+    era: AtomicU64,
     health: Mutex<Health>,
 }
 

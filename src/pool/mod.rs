@@ -385,7 +385,15 @@ impl Pool {
         if backend.inventory().is_none_or(|known| *known != inventory) {
             backend.set_inventory(Arc::new(inventory));
         }
-        self.recall();
+        let place = self.place_of(backend.id());
+        // Mostly nothing is new, and all the others need not be asked.
+        if !place.is_some_and(|at| {
+            self.catalogue
+                .load()
+                .is_of_at(at, backend.inventory().as_ref())
+        }) {
+            self.recall();
+        }
     }
 
     /// The body of `/api/tags`: every model once, newest first.

@@ -42,9 +42,7 @@ impl Pool {
         };
         let find = |nth| backend_at(nth).filter(|backend| will_do(backend));
         let drawn = draw(places.len(), sight.drawn, sight.dice, find);
-        let shown = sight.idlest + sight.warm + sight.familiar;
-        let mut sample = Eligible::with_capacity(sight.drawn.max(shown));
-        sample.extend(drawn);
+        let mut sample: Eligible<'_> = drawn.collect();
         if sample.len() * LEAST_SHARE < sight.drawn {
             return None;
         }
@@ -92,7 +90,7 @@ impl Pool {
         }
     }
 
-    fn place_of(&self, id: u64) -> Option<usize> {
+    pub(super) fn place_of(&self, id: u64) -> Option<usize> {
         let at = self.by_id.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         self.by_id.get(at).map(|(_, place)| *place)
     }
