@@ -1,7 +1,7 @@
 //! One line per request, written when it is over, however it ends. Never a prompt.
 
 use crate::address::Address;
-use crate::log::{self, Fields};
+use crate::log::{self, Fields, key};
 use http::{Method, StatusCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -137,32 +137,32 @@ impl Drop for Access {
 
 impl Access {
     fn tell(&self, line: &mut dyn Fields) {
-        line.text("id", self.id.to_str().unwrap_or_default());
-        line.text("client", self.client.as_str());
-        line.text("method", self.method.as_str());
-        line.word("route", self.route);
+        line.text(key!("id"), self.id.to_str().unwrap_or_default());
+        line.text(key!("client"), self.client.as_str());
+        line.text(key!("method"), self.method.as_str());
+        line.word(key!("route"), self.route);
         if let Some(model) = &self.model {
-            line.text("model", model);
+            line.text(key!("model"), model);
         }
         if let Some(backend) = self.backend.as_ref().and_then(|name| name.to_str().ok()) {
-            line.text("backend", backend);
+            line.text(key!("backend"), backend);
         }
-        line.number("attempts", self.attempts.into());
+        line.number(key!("attempts"), self.attempts.into());
         if let Some(status) = self.status {
-            line.number("status", status.as_u16().into());
+            line.number(key!("status"), status.as_u16().into());
         }
-        line.word("ended", self.ended.as_str());
+        line.word(key!("ended"), self.ended.as_str());
         if let Some(error) = &self.error {
-            line.text("error", error);
+            line.text(key!("error"), error);
         }
-        line.number("bytes_in", self.bytes_in);
-        line.number("bytes_out", self.bytes_out);
+        line.number(key!("bytes_in"), self.bytes_in);
+        line.number(key!("bytes_out"), self.bytes_out);
         if let Some(queued) = self.queued {
-            line.milliseconds("queued_ms", queued);
+            line.milliseconds(key!("queued_ms"), queued);
         }
         if let Some(first_byte) = self.first_byte {
-            line.milliseconds("first_byte_ms", first_byte);
+            line.milliseconds(key!("first_byte_ms"), first_byte);
         }
-        line.milliseconds("total_ms", self.started.elapsed());
+        line.milliseconds(key!("total_ms"), self.started.elapsed());
     }
 }

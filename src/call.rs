@@ -121,29 +121,30 @@ impl Call {
     ) -> Result<(Self, Option<String>), Error> {
         let (parts, incoming) = request.into_parts();
         let mut upload = Upload::new(incoming);
-        let mut reading = Reading::default();
-        let method = &parts.method;
-        let body = match route.action {
-            _ if method == Method::GET || method == Method::HEAD => {
+        let is_question = parts.method == Method::GET || parts.method == Method::HEAD;
+        let (body, reading) = match route.action {
+            _ if is_question => {
+                let mut reading = Reading::default();
                 reading.name =
                     (route.action == Action::Pick).then(|| last_segment(parts.uri.path()));
-                Body::Kept(Bytes::new(), None)
+                (Body::Kept(Bytes::new(), None), reading)
             }
             Action::Pick | Action::Change | Action::Pull | Action::Create => {
                 let encoding = Encoding::of(route, &parts.headers)?;
                 let (bytes, share) = read_whole(upload, room).await?;
-                reading = reading::read(route, encoding, &parts, &bytes).await?;
-                Body::Kept(bytes, Some(share))
+                let reading = reading::read(route, encoding, &parts, &bytes).await?;
+                (Body::Kept(bytes, Some(share)), reading)
             }
             Action::Any
             | Action::Pin
             | Action::Blob
             | Action::Hello
             | Action::Version
-            | Action::List(_) => Body::Upload {
-                watch: upload.watch(),
-                upload: Some(upload),
-            },
+            | Action::List(_) => {
+                let watch = upload.watch();
+                let upload = Some(upload);
+                (Body::Upload { upload, watch }, Reading::default())
+            }
         };
         let Reading { name, facts } = reading;
         let urgency = Urgency::of(route.label, &parts.headers);

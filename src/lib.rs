@@ -7,7 +7,7 @@
 //! | what | modules |
 //! | --- | --- |
 //! | the wire: API families, names, errors, what is read of a body | [`wire`], `head`, `header`, `route`, [`demand`] |
-//! | measures, limits and judgements, pure | `alarm`, `budget`, `clock`, `descriptors`, `ewma`, `memory`, `overload`, `retries`, `silence`, `sync`, [`health`] |
+//! | measures, limits and judgements, pure | `alarm`, `budget`, `clock`, `descriptors`, `ewma`, `hashed`, `memory`, `overload`, `retries`, `silence`, `sync`, [`health`] |
 //! | what is learnt of nodes and models from what they are given and answer, pure | [`knowledge`] |
 //! | addresses and connections; a client's body as it comes in, and as it goes to several | `address`, `origin`, `tcp`, `link`, `upload`, `feed` |
 //! | the backends: an immutable list, with live parts that outlive it | [`pool`] |
@@ -78,6 +78,7 @@ mod fleet;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
+mod hashed;
 mod head;
 mod header;
 pub mod health;

@@ -40,8 +40,8 @@ pub async fn exchange(
     relief: Option<Relief<'_>>,
 ) -> Exchanged {
     let settings = &state.settings;
-    let timeouts = settings.timeouts;
     if let Some((model, mut again)) = guarded(state, call, &lease) {
+        let timeouts = settings.timeouts;
         let backend = Arc::clone(lease.backend());
         let exchange = Box::pin(async move {
             let outcome = upstream::exchange_until_body(&mut again, &lease, &timeouts).await;
@@ -58,20 +58,24 @@ pub async fn exchange(
         return outcome;
     }
     let response = {
-        let exchange = pin!(upstream::exchange_until_body(call, &lease, &timeouts));
+        let exchange = pin!(upstream::exchange_until_body(
+            call,
+            &lease,
+            &settings.timeouts
+        ));
         Relief::unless_down(relief, exchange).await?
     };
     Ok((lease, response))
 }
 
 /// The model to be loaded and a call of its own for the guard, if there is anything to guard.
-fn guarded(state: &State, call: &Call, lease: &Lease) -> Option<(ModelKey, Call)> {
+fn guarded(state: &State, call: &Call, lease: &Lease) -> Option<(ModelKey, Box<Call>)> {
     let model = call.demand.model.as_ref()?;
     let backend = lease.backend();
     let would_load =
         call.route.loads_models() && backend.tells_loaded() && !backend.is_resident(model);
     let on = !state.settings.load_guard.is_zero() && call.is_replayable();
-    (would_load && on).then(|| (model.clone(), call.again()))
+    (would_load && on).then(|| (model.clone(), Box::new(call.again())))
 }
 
 /// An exchange that may be needed after its client has left.

@@ -171,7 +171,7 @@ impl Agenda {
         rests: Rests,
         now: Instant,
     ) -> impl Iterator<Item = Question> + use<> {
-        let reachable = backend.condition().0 != health::State::Down;
+        let reachable = !backend.is_down();
         let doubted = backend.is_inventory_doubted() && self.tags.is_due(DOUBT_REST, now);
         // The check's interval is asked for anew each time: one that requests have just found to be down is asked sooner.
         let check = self.check.is_due(backend.check_interval(), now);

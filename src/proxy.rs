@@ -28,6 +28,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, Version, response};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -105,23 +106,18 @@ impl Proxy {
         } else {
             head::check(&request).err().map(Err)
         };
-        let outcome = match refusal.or_else(|| edge.answer(&request)) {
-            Some(outcome) => {
-                let_in(request);
-                outcome
-            }
-            None => match self.read(&state, request, peer, &mut access).await {
-                Ok(mut call) => match early::patience(&state, &call) {
-                    Some(patience) => {
-                        // Boxed, since hardly a request is answered so.
-                        let answer = self.answer_by(patience, &state, call, access, &edge);
-                        return Box::pin(answer).await;
-                    }
-                    None => forward(&self.state, &state, &mut call, &mut access).await,
-                },
-                Err(error) => Err(error),
-            },
+        if let Some(outcome) = refusal.or_else(|| edge.answer(&request)) {
+            let_in(request);
+            return finish(outcome, access, family, &edge);
+        }
+        let mut call = match self.read(&state, request, peer, &mut access).await {
+            Ok(call) => call,
+            Err(error) => return finish(Err(error), access, family, &edge),
         };
+        if let Some(patience) = early::patience(&state, &call) {
+            return self.answer_by(patience, &state, call, access, &edge).await;
+        }
+        let outcome = forward(&self.state, &state, &mut call, &mut access).await;
         finish(outcome, access, family, &edge)
     }
 
@@ -170,15 +166,16 @@ impl Proxy {
         Ok(call)
     }
 
-    /// Answers a stream with its head alone if the backend's takes longer than the client shall wait.
-    async fn answer_by(
-        &self,
+    /// Answers a stream with its head alone if the backend's takes longer than the client shall wait. Boxed, since hardly a
+    /// request is answered so, and all of them would have to have the room for it.
+    fn answer_by<'a>(
+        &'a self,
         patience: Duration,
         state: &Arc<State>,
         mut call: Call,
         mut access: Access,
-        edge: &Edge<'_>,
-    ) -> Response<ReplyBody> {
+        edge: &'a Edge<'_>,
+    ) -> Pin<Box<dyn Future<Output = Response<ReplyBody>> + Send + 'a>> {
         let (family, id) = (call.route.family, access.id.clone());
         let beat = early::beat(&call, access.model.as_deref().unwrap_or_default());
         let (shared, state) = (Arc::clone(&self.state), Arc::clone(state));
@@ -186,17 +183,19 @@ impl Proxy {
             let outcome = forward(&shared, &state, &mut call, &mut access).await;
             (outcome, access)
         });
-        if let Ok((outcome, access)) = timeout(patience, &mut waiting).await {
-            return finish(outcome, access, family, edge);
-        }
-        let rest = async move {
-            let (outcome, access) = waiting.await;
-            early::go_on(family, outcome, access).await
-        };
-        let mut answer = early::head(family, Early::new(beat, Box::pin(rest)));
-        name(answer.headers_mut(), family, &id);
-        edge.leave(answer.headers_mut());
-        answer.map(|source| ReplyBody::new(source, None))
+        Box::pin(async move {
+            if let Ok((outcome, access)) = timeout(patience, &mut waiting).await {
+                return finish(outcome, access, family, edge);
+            }
+            let rest = async move {
+                let (outcome, access) = waiting.await;
+                early::go_on(family, outcome, access).await
+            };
+            let mut answer = early::head(family, Early::new(beat, Box::pin(rest)));
+            name(answer.headers_mut(), family, &id);
+            edge.leave(answer.headers_mut());
+            answer.map(|source| ReplyBody::new(source, None))
+        })
     }
 }
 
@@ -280,9 +279,8 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
     // there are no steps to be kept from falling into, and whoever waits for an answer is spared the time.
     let mut retry = None;
     for attempts_left in (0..settings.attempts).rev() {
-        let now = Instant::now();
         let chosen = if pinned {
-            fleet::lease_pinned(state, &tried, now)
+            fleet::lease_pinned(state, &tried, Instant::now())
         } else if call.route.loads_models() {
             let (demand, urgency) = (&call.demand, call.urgency);
             let admitted = state.queue.admit(state, demand, urgency, &tried, access);
@@ -294,7 +292,7 @@ async fn send(state: &State, call: &mut Call, access: &mut Access) -> Result<Ans
                 }
             }
         } else {
-            state.choose(&call.demand, &tried, now)
+            state.choose(&call.demand, &tried, Instant::now())
         };
         let Some(lease) = chosen else {
             break;

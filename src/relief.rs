@@ -1,7 +1,6 @@
 //! Takes a request back from a backend that goes down before the head of its answer has come, if another can do the work.
 
 use crate::call::Call;
-use crate::health::State;
 use crate::pool::{Backend, Pool};
 use crate::upstream::Failure;
 use crate::wire::ModelKey;
@@ -59,7 +58,7 @@ impl<'a> Relief<'a> {
     async fn needed(&self) -> Failure {
         self.backend
             .until_troubled(|| {
-                self.backend.condition().0 == State::Down
+                self.backend.is_down()
                     && (self.pool).has_stand_in(self.model.as_ref(), self.tried, Instant::now())
             })
             .await;

@@ -201,14 +201,14 @@ impl Relay {
 
     /// Keeps the connection if the answer was whole, and says how it ended.
     fn settle(&mut self) -> (Ended, u64) {
-        let ended = self.ended();
+        let (ended, now) = (self.ended(), Instant::now());
         if matches!(ended, Ended::Complete | Ended::Truncated)
             && let Some(link) = self.link.take()
         {
-            self.lease.backend().links().put(link, Instant::now());
+            self.lease.backend().links().put(link, now);
         }
         if ended == Ended::Complete {
-            self.lease.finished(&self.meter.counters(), Instant::now());
+            self.lease.finished(&self.meter.counters(), now);
         }
         (ended, self.meter.bytes())
     }

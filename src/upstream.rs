@@ -163,7 +163,7 @@ pub async fn attempt(
     // What may not be sent twice gets a fresh connection, since an idle one may be closed under it.
     let mut idle = call
         .is_replayable()
-        .then(|| backend.links().take(Instant::now()))
+        .then(|| backend.links().take(lease.started()))
         .flatten();
     loop {
         let reused = idle.is_some();

@@ -1,10 +1,10 @@
 //! What a runner has computed before, mirrored: the beginnings of the prompts that its idle slots and its cache in main
 //! memory should still hold.
 
+use crate::hashed::Hashed;
 use crate::wire::Prefix;
 use smallvec::SmallVec;
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 
 /// Prompts that are remembered of a runner, whatever their size.
 const ENTRIES: usize = 64;
@@ -19,7 +19,7 @@ pub(super) struct Shadow {
     /// The one that was used last at the back.
     entries: VecDeque<Entry>,
     /// How many entries begin so. An entry has all beginnings of each of its beginnings.
-    index: HashMap<u64, u32, BuildHasherDefault<AsItIs>>,
+    index: Hashed<u64, u32>,
     tokens: f64,
 }
 
@@ -29,26 +29,6 @@ struct Entry {
     tokens: f64,
     /// Tokens of the answer, which the next turn of a conversation begins with.
     answer: f64,
-}
-
-/// Hashes need no hashing.
-#[derive(Debug, Default)]
-struct AsItIs(u64);
-
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
 }
 
 /// A prompt, as far as its beginnings matter.

@@ -1,10 +1,11 @@
 //! An event as one line of JSON: time, level and target, its fields beside them. Written as it is visited, since a line is
 //! written for each request.
 
-use super::Fields;
+use super::{Fields, Key};
 use jiff::Timestamp;
 use std::cell::Cell;
 use std::fmt::{self, Write};
+use std::io;
 use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -17,7 +18,7 @@ const KEPT_BYTES: usize = 4 << 10;
 
 thread_local! {
     /// The memory of this thread's last line.
-    static LINE: Cell<String> = const { Cell::new(String::new()) };
+    static LINE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     /// The last second that this thread wrote.
     static SECOND: Cell<(i64, Second)> = const { Cell::new((i64::MIN, [0; 20])) };
 }
@@ -43,7 +44,9 @@ where
         let meta = event.metadata();
         let mut line = Line::begin(meta.level().as_str());
         event.record(&mut line);
-        line.end(meta.target(), |text| writer.write_str(text))
+        line.end(meta.target(), |line| {
+            writer.write_str(&String::from_utf8_lossy(line))
+        })
     }
 }
 
@@ -52,7 +55,7 @@ where
 pub(super) fn line<R>(
     target: &str,
     tell: impl FnOnce(&mut dyn Fields),
-    write: impl FnOnce(&str) -> R,
+    write: impl FnOnce(&[u8]) -> R,
 ) -> R {
     let mut line = Line::begin("INFO");
     tell(&mut line);
@@ -62,7 +65,7 @@ pub(super) fn line<R>(
 /// One line in the making. It is put together here and handed on at once, since each step of a formatter costs as much as
 /// a whole field.
 #[derive(Default)]
-struct Line(String);
+struct Line(Vec<u8>);
 
 impl Line {
     fn begin(level: &str) -> Self {
@@ -75,7 +78,7 @@ impl Line {
         line
     }
 
-    fn end<R>(mut self, target: &str, write: impl FnOnce(&str) -> R) -> R {
+    fn end<R>(mut self, target: &str, write: impl FnOnce(&[u8]) -> R) -> R {
         self.push(r#","target":""#);
         self.push(target);
         self.push("\"}\n");
@@ -100,7 +103,7 @@ impl Line {
             text = *first;
             SECOND.set((second, text));
         }
-        self.push(std::str::from_utf8(&text).unwrap_or_default());
+        self.0.extend_from_slice(&text);
         let micros = u64::try_from(now.subsec_microsecond()).unwrap_or_default();
         self.digits::<6>(micros);
         self.push("Z");
@@ -113,17 +116,17 @@ impl Line {
             *digit = b'0' + (value % 10) as u8;
             value /= 10;
         }
-        self.push(std::str::from_utf8(&digits).unwrap_or_default());
+        self.0.extend_from_slice(&digits);
     }
 
     fn push(&mut self, text: &str) {
-        self.0.push_str(text);
+        self.0.extend_from_slice(text.as_bytes());
     }
 
     /// Text as it is displayed, which needs no escape.
     fn display(&mut self, value: impl fmt::Display) {
         // Writing to memory does not fail.
-        let _ = write!(self.0, "{value}");
+        let _ = io::Write::write_fmt(&mut self.0, format_args!("{value}"));
     }
 
     fn key(&mut self, name: &str) {
@@ -189,25 +192,25 @@ impl Visit for Line {
 }
 
 impl Fields for Line {
-    fn text(&mut self, key: &'static str, value: &str) {
-        self.key(key);
+    fn text(&mut self, key: Key, value: &str) {
+        self.push(key.member);
         self.quote(value);
     }
 
-    fn word(&mut self, key: &'static str, value: &'static str) {
-        self.key(key);
+    fn word(&mut self, key: Key, value: &'static str) {
+        self.push(key.member);
         self.push("\"");
         self.push(value);
         self.push("\"");
     }
 
-    fn number(&mut self, key: &'static str, value: u64) {
-        self.key(key);
+    fn number(&mut self, key: Key, value: u64) {
+        self.push(key.member);
         Line::number(self, value);
     }
 
-    fn milliseconds(&mut self, key: &'static str, value: Duration) {
-        self.key(key);
+    fn milliseconds(&mut self, key: Key, value: Duration) {
+        self.push(key.member);
         let micros = (value.as_nanos() + 500) / 1000;
         self.thousandths(u64::try_from(micros).unwrap_or(u64::MAX));
     }
@@ -228,26 +231,27 @@ fn thousandths(value: f64) -> Option<u64> {
 }
 
 /// Writes text as the inside of a JSON string.
-struct Escaped<'a>(&'a mut String);
+struct Escaped<'a>(&'a mut Vec<u8>);
 
 impl Escaped<'_> {
     fn text(&mut self, text: &str) {
-        let is_special = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
-        let mut rest = text;
-        while let Some(at) = rest.bytes().position(is_special) {
+        let is_special = |byte: &u8| *byte < b' ' || *byte == b'"' || *byte == b'\\';
+        let mut rest = text.as_bytes();
+        while let Some(at) = rest.iter().position(is_special) {
             let (plain, special) = rest.split_at(at);
-            self.0.push_str(plain);
-            let mut chars = special.chars();
-            match chars.next() {
-                Some('\n') => self.0.push_str("\\n"),
-                Some(c @ ('"' | '\\')) => self.0.extend(['\\', c]),
-                // Writing to a string does not fail.
-                Some(c) => drop(write!(self.0, "\\u{:04x}", u32::from(c))),
-                None => {}
+            self.0.extend_from_slice(plain);
+            let Some((byte, more)) = special.split_first() else {
+                break;
+            };
+            match byte {
+                b'\n' => self.0.extend_from_slice(b"\\n"),
+                b'"' | b'\\' => self.0.extend_from_slice(&[b'\\', *byte]),
+                // Writing to memory does not fail.
+                byte => drop(io::Write::write_fmt(self.0, format_args!("\\u{byte:04x}"))),
             }
-            rest = chars.as_str();
+            rest = more;
         }
-        self.0.push_str(rest);
+        self.0.extend_from_slice(rest);
     }
 }
 
@@ -261,6 +265,7 @@ impl Write for Escaped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::key;
     use proptest::prelude::*;
 
     proptest! {
@@ -270,7 +275,7 @@ mod tests {
             line.push("\"");
             Escaped(&mut line.0).text(&text);
             line.push("\"");
-            prop_assert_eq!(serde_json::from_str::<String>(&line.0).unwrap(), text);
+            prop_assert_eq!(serde_json::from_slice::<String>(&line.0).unwrap(), text);
         }
     }
 
@@ -280,19 +285,19 @@ mod tests {
             let now = Timestamp::from_nanosecond(1_767_225_604_000_000_000 + nanos).unwrap();
             let mut line = Line::default();
             line.time(now);
-            assert_eq!(line.0, format!("{now:.6}"));
+            assert_eq!(line.0, format!("{now:.6}").as_bytes());
         }
     }
 
     #[test]
     fn a_line_has_what_it_was_told() {
         let tell = |line: &mut dyn Fields| {
-            line.text("a", "\"");
-            line.word("b", "c");
-            line.number("d", 7);
-            line.milliseconds("e", Duration::from_nanos(12_000_567));
+            line.text(key!("a"), "\"");
+            line.word(key!("b"), "c");
+            line.number(key!("d"), 7);
+            line.milliseconds(key!("e"), Duration::from_nanos(12_000_567));
         };
-        let text = line("t", tell, ToOwned::to_owned);
+        let text = line("t", tell, |line| String::from_utf8(line.to_vec()).unwrap());
         let (time, rest) = text.split_at(r#"{"timestamp":"2026-01-01T00:00:00.000000Z"#.len());
         assert!(time.starts_with(r#"{"timestamp":"20"#) && time.ends_with('Z'));
         let wanted = r#"","level":"INFO","a":"\"","b":"c","d":7,"e":12.001,"target":"t"}"#;
@@ -303,6 +308,6 @@ mod tests {
     fn control_characters_do_not_break_a_line() {
         let mut line = Line::default();
         Escaped(&mut line.0).text("a\n\t\"\\\u{1b}ä");
-        assert_eq!(line.0, r#"a\n\u0009\"\\\u001bä"#);
+        assert_eq!(line.0, r#"a\n\u0009\"\\\u001bä"#.as_bytes());
     }
 }

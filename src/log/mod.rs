@@ -19,16 +19,36 @@ static DIRECT: OnceLock<Arc<Waiting>> = OnceLock::new();
 /// What the lines of requests are called.
 const ACCESS: &str = "llamero::access";
 
+/// What a field is called; made by [`key!`](key).
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The name itself.
+    pub name: &'static str,
+    /// What stands before its value in JSON, behind other members.
+    pub member: &'static str,
+}
+
+/// A [`Key`] of a name without signs that mean something.
+macro_rules! key {
+    ($name:literal) => {
+        $crate::log::Key {
+            name: $name,
+            member: concat!(",\"", $name, "\":"),
+        }
+    };
+}
+pub(crate) use key;
+
 /// Takes the fields of a line, one after the other.
 pub trait Fields {
     /// Text that somebody else may have chosen.
-    fn text(&mut self, key: &'static str, value: &str);
+    fn text(&mut self, key: Key, value: &str);
     /// Text of our own, without quotes or other signs that mean something.
-    fn word(&mut self, key: &'static str, value: &'static str);
+    fn word(&mut self, key: Key, value: &'static str);
     /// A count.
-    fn number(&mut self, key: &'static str, value: u64);
+    fn number(&mut self, key: Key, value: u64);
     /// A time, as milliseconds with three decimals.
-    fn milliseconds(&mut self, key: &'static str, value: Duration);
+    fn milliseconds(&mut self, key: Key, value: Duration);
 }
 
 /// Sends all events of this process to stderr from now on. The lines that wait are written when the guard is dropped.
@@ -67,9 +87,7 @@ pub fn init_to(log: Log, to: impl io::Write + Send + 'static) -> Lines {
 pub(crate) fn access(tell: impl Fn(&mut dyn Fields)) {
     match DIRECT.get() {
         // Taking a line does not fail.
-        Some(to) => drop(json::line(ACCESS, tell, |line| {
-            (&**to).write_all(line.as_bytes())
-        })),
+        Some(to) => drop(json::line(ACCESS, tell, |line| (&**to).write_all(line))),
         None if tracing::enabled!(target: ACCESS, tracing::Level::INFO) => {
             let mut words = Words(String::new());
             tell(&mut words);
@@ -83,26 +101,26 @@ pub(crate) fn access(tell: impl Fn(&mut dyn Fields)) {
 struct Words(String);
 
 impl Words {
-    fn put(&mut self, key: &str, value: impl std::fmt::Display) {
+    fn put(&mut self, key: Key, value: impl std::fmt::Display) {
         // Writing to memory does not fail.
-        let _ = write!(self.0, "{key}={value} ");
+        let _ = write!(self.0, "{}={value} ", key.name);
     }
 }
 
 impl Fields for Words {
-    fn text(&mut self, key: &'static str, value: &str) {
+    fn text(&mut self, key: Key, value: &str) {
         self.put(key, format_args!("{value:?}"));
     }
 
-    fn word(&mut self, key: &'static str, value: &'static str) {
+    fn word(&mut self, key: Key, value: &'static str) {
         self.put(key, value);
     }
 
-    fn number(&mut self, key: &'static str, value: u64) {
+    fn number(&mut self, key: Key, value: u64) {
         self.put(key, value);
     }
 
-    fn milliseconds(&mut self, key: &'static str, value: Duration) {
+    fn milliseconds(&mut self, key: Key, value: Duration) {
         self.put(key, format_args!("{:.3}", value.as_secs_f64() * 1e3));
     }
 }

@@ -357,6 +357,11 @@ impl Backend {
         }
     }
 
+    /// Whether it is down.
+    pub fn is_down(&self) -> bool {
+        self.live.gate.is_shut()
+    }
+
     /// The state and the last error, for people.
     pub fn condition(&self) -> (State, Option<Arc<str>>) {
         self.live

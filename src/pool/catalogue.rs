@@ -1,6 +1,7 @@
 //! The inventories of a pool, turned round: for each model its holders, and the list that a single Ollama would give.
 
 use super::inventory::{Inventory, Model};
+use crate::hashed::Hashed;
 use crate::knowledge::{self, Models};
 use crate::wire::ModelKey;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 pub(super) struct Catalogue {
     /// What it was made of, in the pool's order; `None` for a backend that has not said what it holds.
     made_of: Vec<Option<Arc<Inventory>>>,
-    holders: HashMap<ModelKey, Holding>,
+    holders: Hashed<ModelKey, Holding>,
     /// Backends whose inventory is not known yet, so that they may hold anything.
     unknown: Vec<usize>,
     /// Names that mean different models on different backends.
@@ -54,7 +55,7 @@ impl Catalogue {
                 *best = model;
             }
         }
-        let mut holders: HashMap<ModelKey, Holding> = HashMap::new();
+        let mut holders: Hashed<ModelKey, Holding> = Hashed::default();
         let mut unknown = Vec::new();
         for (at, inventory) in made_of.iter().enumerate() {
             let Some(inventory) = inventory else {

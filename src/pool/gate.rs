@@ -54,6 +54,11 @@ impl Gate {
         }
     }
 
+    /// Whether it is down.
+    pub(super) fn is_shut(&self) -> bool {
+        self.position.load(Relaxed) == SHUT
+    }
+
     /// Lets a request in, if it may be.
     pub(super) fn enter(&self, admit: Admit, now: Instant) -> Option<Pass> {
         match self.position.load(Relaxed) {

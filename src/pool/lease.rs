@@ -41,6 +41,11 @@ impl Lease {
         &self.backend
     }
 
+    /// When the backend was chosen.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     /// Whether it is one of few that show how a backend does that failed before.
     pub fn is_on_probation(&self) -> bool {
         self.pass.is_counted()

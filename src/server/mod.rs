@@ -1,5 +1,6 @@
 //! Listens, serves connections, and stops without cutting what runs.
 
+mod aside;
 mod client_socket;
 mod door;
 mod farewell;
@@ -13,6 +14,7 @@ pub use turn::Patience;
 use crate::address::Address;
 use crate::overload::{Level, Overload};
 use crate::tcp;
+use aside::Aside;
 use client_socket::ClientSocket;
 use door::{Guest, Place};
 use turn::{Answering, Overdue, Turn};
@@ -26,10 +28,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use socket2::{Domain, Socket, Type};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::tcp::ReadHalf;
 use tokio::net::{TcpListener, TcpStream};
@@ -181,6 +185,18 @@ fn is_of_one_client(error: &io::Error) -> bool {
     )
 }
 
+/// What happens on a connection.
+enum Event {
+    /// hyper is done with it.
+    Ended(hyper::Result<()>),
+    /// The client has left.
+    HungUp,
+    /// The process is on its way out.
+    Phase(Phase),
+    /// The client takes too long.
+    Overdue(Overdue),
+}
+
 /// How hyper's part of a connection ended.
 enum End {
     /// It is over for both sides.
@@ -259,33 +275,47 @@ async fn exchange<H: Handler>(
     let mut alarm = turn.alarm();
     let mut seen = Phase::Serving;
     loop {
-        tokio::select! {
-            biased;
+        let since = seen;
+        let mut beside = pin!(async {
+            tokio::select! {
+                biased;
+                () = client_socket::hung_up(stream) => Event::HungUp,
+                next = after(phase, since) => Event::Phase(next),
+            }
+        });
+        let mut aside = Aside::default();
+        let event = poll_fn(|cx| {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(Event::Ended(ended));
+            }
+            if let Poll::Ready(event) = aside.poll(beside.as_mut(), cx) {
+                return Poll::Ready(event);
+            }
+            turn.poll_overdue(&mut alarm, cx).map(Event::Overdue)
+        });
+        match event.await {
             // Broken connections and cut answers are told by the access line of their request.
-            ended = connection.as_mut() => return match (turn.refusal(), ended) {
-                (Some(refusal), _) if turn.is_clear() => End::Refused(refusal, turn.path()),
-                (None, Ok(())) if !turn.is_mid_request() => End::Gone,
-                _ => End::Unread,
-            },
+            Event::Ended(ended) => {
+                return match (turn.refusal(), ended) {
+                    (Some(refusal), _) if turn.is_clear() => End::Refused(refusal, turn.path()),
+                    (None, Ok(())) if !turn.is_mid_request() => End::Gone,
+                    _ => End::Unread,
+                };
+            }
             // Dropping the connection drops the request under way, and with it its connection to a backend.
-            () = client_socket::hung_up(stream) => return End::Gone,
-            next = after(phase, seen) => {
-                if next == Phase::Cutting {
-                    return End::Gone;
-                }
+            Event::HungUp | Event::Phase(Phase::Cutting) => return End::Gone,
+            Event::Phase(next) => {
                 seen = next;
                 connection.as_mut().graceful_shutdown();
             }
-            overdue = turn.overdue(&mut alarm) => match overdue {
-                Overdue::Request => return End::Gone,
-                Overdue::Head => return End::Refused(Refusal::HeadLate, turn.path()),
-                // The next look at the body tells whoever reads it.
-                Overdue::Body => {}
-                Overdue::Reading => {
-                    // What it has not read is not worth keeping.
-                    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
-                    return End::Gone;
-                }
+            Event::Overdue(Overdue::Request) => return End::Gone,
+            Event::Overdue(Overdue::Head) => return End::Refused(Refusal::HeadLate, turn.path()),
+            // The next look at the body tells whoever reads it.
+            Event::Overdue(Overdue::Body) => {}
+            Event::Overdue(Overdue::Reading) => {
+                // What it has not read is not worth keeping.
+                let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+                return End::Gone;
             }
         }
     }

@@ -8,7 +8,6 @@ use super::framing::Refusal;
 use crate::alarm::Alarm;
 use crate::overload::{Level, Overload};
 use http_body::{Body, Frame, SizeHint};
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -228,17 +227,14 @@ impl Turn {
         path.clone()
     }
 
-    /// The alarm of this connection, to be given to [`overdue`](Self::overdue).
+    /// The alarm of this connection, to be given to [`poll_overdue`](Self::poll_overdue).
     pub fn alarm(&self) -> Alarm {
         Alarm::at(self.began + self.patience.idle)
     }
 
-    /// Waits until something takes too long.
-    pub async fn overdue(&self, alarm: &mut Alarm) -> Overdue {
-        poll_fn(|cx| self.poll_overdue(alarm, cx)).await
-    }
-
-    fn poll_overdue(&self, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Overdue> {
+    /// Ready when something takes too long. To be asked whenever the task is woken: the alarm may have to go off earlier
+    /// than it is set.
+    pub fn poll_overdue(&self, alarm: &mut Alarm, cx: &mut Context<'_>) -> Poll<Overdue> {
         loop {
             let due = self.due.load(Relaxed);
             if due == NEVER {
@@ -376,6 +372,7 @@ impl<B> Drop for Answering<B> {
 mod tests {
     use super::*;
     use crate::overload::Fullness;
+    use std::future::poll_fn;
 
     const PATIENCE: Patience = Patience {
         idle: Duration::from_secs(75),
@@ -390,7 +387,8 @@ mod tests {
 
     async fn check(turn: &Turn, overdue: Overdue, seconds: u64) {
         let start = Instant::now();
-        let found = turn.overdue(&mut turn.alarm()).await;
+        let mut alarm = turn.alarm();
+        let found = poll_fn(|cx| turn.poll_overdue(&mut alarm, cx)).await;
         assert_eq!((found, start.elapsed().as_secs()), (overdue, seconds));
     }
 
@@ -457,7 +455,10 @@ mod tests {
         let turn = fresh();
         turn.begin();
         let mut alarm = turn.alarm();
-        let waited = tokio::time::timeout(Duration::from_secs(10_000), turn.overdue(&mut alarm));
+        let waited = tokio::time::timeout(
+            Duration::from_secs(10_000),
+            poll_fn(|cx| turn.poll_overdue(&mut alarm, cx)),
+        );
         assert!(waited.await.is_err());
         turn.end();
         check(&turn, Overdue::Request, 75).await;

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Longest name that is worth comparing, in bytes: host 350, namespace, model and tag 80 each, with separators.
@@ -9,7 +10,10 @@ const NAME_BYTES: usize = 600;
 /// Keys up to this length are put together without memory of their own.
 const COMMON_BYTES: usize = 128;
 const HOST: &str = "registry.ollama.ai";
-const NAMESPACE: &str = "library";
+/// What stands before a bare name.
+const LIBRARY: &str = "registry.ollama.ai/library/";
+/// The mark of a model in Ollama's cloud.
+const CLOUD: &str = "@cloud";
 const TAG: &str = "latest";
 
 /// The canonical form of a model name: `host/namespace/model:tag`, lower case, defaults filled in, and a mark for the
@@ -17,8 +21,13 @@ const TAG: &str = "latest";
 ///
 /// `llama3.2`, `LLAMA3.2:latest` and `registry.ollama.ai/library/llama3.2` have one key. A key is for comparing only:
 /// what goes to a backend keeps the client's spelling.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ModelKey(Arc<str>);
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ModelKey {
+    /// Reckoned once: it is asked for several times per request. First, so that two keys are mostly told apart by it.
+    hash: u64,
+    /// Of ASCII.
+    text: Arc<[u8]>,
+}
 
 impl ModelKey {
     /// Reads a name as clients write it. `None` for names that no Ollama accepts: empty, too long, or with characters
@@ -28,66 +37,78 @@ impl ModelKey {
         if name.is_empty() || name.len() > NAME_BYTES {
             return None;
         }
-        let scheme = memchr::memmem::find(name.as_bytes(), b"://");
+        let scheme = memchr::memchr(b'/', name.as_bytes()).and_then(|_| name.find("://"));
         let name = scheme.and_then(|at| name.get(at + 3..)).unwrap_or(name);
-        let (name, cloud) = without_source(name);
-        let (path, tag) = match name.rsplit_once(':') {
-            Some((path, tag)) if !tag.contains('/') => (path, tag),
-            _ => (name, TAG),
+        let (path, model) = match name.rsplit_once('/') {
+            Some((path, model)) => (Some(path), model),
+            None => (None, name),
         };
-        let mut parts = path.rsplitn(3, '/');
-        let model = parts.next()?;
-        let (namespace, host) = (parts.next(), parts.next());
-        let valid = valid_part(model, b"-.", 80)
-            && valid_part(tag, b"-.", 80)
-            && namespace.is_none_or(|part| valid_part(part, b"-", 80))
-            && host.is_none_or(|part| valid_part(part, b"-.:", 350));
-        if !valid {
+        let (model, cloud) = without_source(model);
+        let (model, tag) = model.rsplit_once(':').unwrap_or((model, TAG));
+        let mut key: SmallVec<[u8; COMMON_BYTES]> = SmallVec::new();
+        match path {
+            None => key.extend_from_slice(LIBRARY.as_bytes()),
+            Some(path) => {
+                let (host, namespace) = path.rsplit_once('/').unwrap_or((HOST, path));
+                if !valid_part(namespace, b"-", 80) || !valid_part(host, b"-.:", 350) {
+                    return None;
+                }
+                for part in [host, "/", namespace, "/"] {
+                    key.extend_from_slice(part.as_bytes());
+                }
+            }
+        }
+        if !valid_part(model, b"-.", 80) || !valid_part(tag, b"-.", 80) {
             return None;
         }
-        let (host, namespace) = (host.unwrap_or(HOST), namespace.unwrap_or(NAMESPACE));
-        let source = if cloud { "@cloud" } else { "" };
-        let parts = [host, "/", namespace, "/", model, ":", tag, source];
-        let mut key: SmallVec<[u8; COMMON_BYTES]> = SmallVec::new();
-        for part in parts {
+        let source = if cloud { CLOUD } else { "" };
+        for part in [model, ":", tag, source] {
             key.extend_from_slice(part.as_bytes());
         }
         key.make_ascii_lowercase();
-        Some(Self(std::str::from_utf8(&key).ok()?.into()))
+        Some(Self {
+            hash: xxhash_rust::xxh3::xxh3_64(&key),
+            text: Arc::from(&*key),
+        })
     }
 
     /// A hash that is the same in every process and version (xxh3-64 of the canonical form).
     pub fn hash64(&self) -> u64 {
-        xxhash_rust::xxh3::xxh3_64(self.0.as_bytes())
+        self.hash
     }
 
     /// Whether the name asks for a model in Ollama's cloud.
     pub fn is_cloud(&self) -> bool {
-        self.0.ends_with("@cloud")
+        self.text.ends_with(CLOUD.as_bytes())
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.text).unwrap_or_default()
     }
 }
 
-/// Takes `:cloud`, `-cloud` and `:local` off the end of a name, as Ollama does before it looks at the rest.
+impl Hash for ModelKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Takes `:cloud`, `-cloud` and `:local` off the end of a name, as Ollama does before it looks at the rest. The flag says
+/// whether it was one of the first two.
 fn without_source(name: &str) -> (&str, bool) {
-    let suffix = |suffix: &str| {
+    let without = |suffix: &str| {
         let at = name.len().checked_sub(suffix.len())?;
-        (name.get(at..)?.eq_ignore_ascii_case(suffix))
-            .then(|| name.get(..at))
-            .flatten()
+        let (base, end) = name.split_at_checked(at)?;
+        end.eq_ignore_ascii_case(suffix).then_some(base)
     };
-    if let Some(base) = suffix(":cloud") {
+    if let Some(base) = without(":cloud") {
         return (base, true);
     }
-    if let Some(base) = suffix("-cloud") {
-        // Only a tag may carry the dashed form: `my-cloud` is an ordinary model.
-        if base
-            .rsplit_once(':')
-            .is_some_and(|(_, tag)| !tag.contains('/'))
-        {
-            return (base, true);
-        }
+    // Only a tag may carry the dashed form: `my-cloud` is an ordinary model.
+    if let Some(base) = without("-cloud").filter(|base| base.contains(':')) {
+        return (base, true);
     }
-    (suffix(":local").unwrap_or(name), false)
+    (without(":local").unwrap_or(name), false)
 }
 
 fn valid_part(part: &str, punctuation: &[u8], longest: usize) -> bool {
@@ -100,18 +121,16 @@ fn valid_part(part: &str, punctuation: &[u8], longest: usize) -> bool {
 
 impl fmt::Debug for ModelKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.text())
     }
 }
 
 impl fmt::Display for ModelKey {
     /// The short form that Ollama shows: default host and namespace left out, the tag never.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let short = self
-            .0
-            .strip_prefix(HOST)
-            .and_then(|rest| rest.strip_prefix('/'))
-            .unwrap_or(&self.0);
+        let text = self.text();
+        let path = text.strip_prefix(HOST);
+        let short = path.and_then(|rest| rest.strip_prefix('/')).unwrap_or(text);
         f.write_str(short.strip_prefix("library/").unwrap_or(short))
     }
 }
