@@ -1,7 +1,7 @@
 //! What every connection, to a client or to a backend, has set on its socket.
 
 use socket2::{SockRef, TcpKeepalive};
-use std::io;
+use std::io::{self, IoSlice};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
@@ -17,6 +17,22 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(60);
 /// slows nobody down, near or far; without it, readers that have stopped could hold megabytes each.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
 const UNSENT: u32 = 64 << 10;
+
+/// What is copied together for a write, in bytes: a list of pieces costs the kernel more than so many bytes of one.
+const JOINED: usize = 1024;
+
+/// Writes short pieces as one; `None` if they are long.
+pub fn join<R>(pieces: &[IoSlice<'_>], write: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    let mut joined = [0; JOINED];
+    let mut rest = &mut joined[..];
+    for piece in pieces {
+        let (place, more) = rest.split_at_mut_checked(piece.len())?;
+        place.copy_from_slice(piece);
+        rest = more;
+    }
+    let left = rest.len();
+    joined.get(..JOINED - left).map(write)
+}
 
 /// Keeps the kernel from holding much for a client that does not read.
 ///

@@ -219,7 +219,7 @@ impl Speed {
         let fade = (-(now - self.measured_at).max(0.0) / FADE).exp();
         let drawn = |value: f64, typical: f64, count: u32| {
             let trust = f64::from(count) / f64::from(count + 1) * fade;
-            (trust * value.max(1e-3).ln() + (1.0 - trust) * typical.ln()).exp()
+            typical * (trust * (value.max(1e-3) / typical).ln()).exp()
         };
         let (decode, slope) = self
             .decode

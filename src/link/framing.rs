@@ -81,6 +81,17 @@ impl Framing {
         )
     }
 
+    /// Whether what came is no chunk, which [`decode`](Self::decode) tells once all before it has been handed out.
+    pub fn is_broken(&self) -> bool {
+        matches!(
+            self,
+            Self::Chunked(Chunked {
+                at: At::Lost(_),
+                ..
+            })
+        )
+    }
+
     /// How many bytes are left, where that was announced.
     pub fn left(&self) -> Option<u64> {
         match self {

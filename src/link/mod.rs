@@ -277,7 +277,10 @@ impl Exchange {
         }
         self.write(cx)?;
         loop {
-            if let Some(piece) = self.decode_come()? {
+            // Even of nothing there may be something wrong: that which was found behind the last piece.
+            if (!self.come.is_empty() || self.framing.is_broken())
+                && let Some(piece) = self.decode_come()?
+            {
                 return Poll::Ready(Ok(Some(piece)));
             }
             if self.framing.is_over() {
@@ -307,10 +310,6 @@ impl Exchange {
     fn decode_come(&mut self) -> Result<Option<Bytes>, LinkError> {
         let mut rest = &self.come[..];
         let piece = self.framing.decode(&mut rest)?;
-        // Even of nothing there may be something wrong: that which was found behind the last piece.
-        if self.come.is_empty() {
-            return Ok(None);
-        }
         let piece = piece.map(|piece| {
             let start = piece.as_ptr().addr() - self.come.as_ptr().addr();
             start..start + piece.len()

@@ -3,6 +3,7 @@
 use super::LinkError;
 use crate::feed::Feed;
 use crate::header::put_line;
+use crate::tcp;
 use crate::upload::{BodyError, Upload};
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::HOST;
@@ -213,7 +214,11 @@ impl Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), LinkError>> {
         let slices = [&self.lead[..], &self.piece, self.tail].map(IoSlice::new);
-        let Poll::Ready(wrote) = Pin::new(stream).poll_write_vectored(cx, &slices) else {
+        let joined = tcp::join(&slices, |bytes| {
+            Pin::new(&mut *stream).poll_write(cx, bytes)
+        });
+        let wrote = joined.unwrap_or_else(|| Pin::new(stream).poll_write_vectored(cx, &slices));
+        let Poll::Ready(wrote) = wrote else {
             // Uploads may wait for a disk; what is held whole is for a backend that reads it at once.
             if matches!(self.body, RequestBody::Kept(_)) && !self.is_answered {
                 let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(STALL)));

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// What may wait for a slow terminal or disk, in bytes; further lines are lost rather than delay a request.
 const WAITING_BYTES: usize = 16 << 20;
 /// How long lines are gathered before they are written together.
-const GATHER: Duration = Duration::from_millis(5);
+const GATHER: Duration = Duration::from_millis(20);
 /// Room for lines that is kept after a burst of them, in bytes.
 const KEPT_BYTES: usize = 64 << 10;
 

@@ -7,6 +7,7 @@
 
 use super::framing::{Fault, Framing};
 use super::turn::Turn;
+use crate::tcp;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -183,7 +184,9 @@ impl AsyncWrite for ClientSocket<'_> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_try(cx, |stream| stream.try_write_vectored(slices))
+        let write = |bytes: &[u8]| self.poll_try(cx, |stream| stream.try_write(bytes));
+        tcp::join(slices, write)
+            .unwrap_or_else(|| self.poll_try(cx, |stream| stream.try_write_vectored(slices)))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,11 +1,11 @@
 //! Listens, serves connections, and stops without cutting what runs.
 
-mod aside;
 mod client_socket;
 mod door;
 mod farewell;
 mod framing;
 mod turn;
+mod waking;
 
 pub use door::{Crowd, Door};
 pub use framing::{FIELDS, Fault, Framing, Refusal};
@@ -14,10 +14,10 @@ pub use turn::Patience;
 use crate::address::Address;
 use crate::overload::{Level, Overload};
 use crate::tcp;
-use aside::Aside;
 use client_socket::ClientSocket;
 use door::{Guest, Place};
 use turn::{Answering, Overdue, Turn};
+use waking::{Eager, Lazy};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
@@ -272,6 +272,7 @@ async fn exchange<H: Handler>(
         .max_buf_size(BUFFER_BYTES.max(policy.head_bytes + 1))
         .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
+    let mut eager = Eager::default();
     let mut alarm = turn.alarm();
     let mut seen = Phase::Serving;
     loop {
@@ -283,12 +284,12 @@ async fn exchange<H: Handler>(
                 next = after(phase, since) => Event::Phase(next),
             }
         });
-        let mut aside = Aside::default();
+        let mut lazy = Lazy::default();
         let event = poll_fn(|cx| {
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            if let Poll::Ready(ended) = eager.poll(connection.as_mut(), cx) {
                 return Poll::Ready(Event::Ended(ended));
             }
-            if let Poll::Ready(event) = aside.poll(beside.as_mut(), cx) {
+            if let Poll::Ready(event) = lazy.poll(beside.as_mut(), cx) {
                 return Poll::Ready(event);
             }
             turn.poll_overdue(&mut alarm, cx).map(Event::Overdue)

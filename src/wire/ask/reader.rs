@@ -147,34 +147,31 @@ impl<'a> Reader<'a> {
 
     /// The rest of a string whose quote was taken.
     fn string(&mut self) -> Option<()> {
+        let bytes = self.text.as_bytes();
+        let mut at = self.at;
         loop {
-            self.plain()?;
-            match self.byte()? {
-                b'"' => return Some(()),
-                b'\\' => self.escape()?,
+            if at >= self.marked {
+                self.mark(at)?;
+            }
+            let ahead = self.marks >> (at % BLOCK);
+            if ahead == 0 {
+                at = self.marked;
+                continue;
+            }
+            at += ahead.trailing_zeros() as usize;
+            match bytes.get(at)? {
+                b'"' => break,
+                b'\\' => at += escape(bytes.get(at + 1..)?)?,
                 _ => return None,
             }
         }
+        self.at = at + 1;
+        Some(())
     }
 
-    /// Passes over the bytes of a string that stand for themselves.
-    fn plain(&mut self) -> Option<()> {
-        loop {
-            if self.at < self.marked {
-                let ahead = self.marks >> (self.at % BLOCK);
-                if ahead != 0 {
-                    self.at += ahead.trailing_zeros() as usize;
-                    return Some(());
-                }
-                self.at = self.marked;
-            }
-            self.mark()?;
-        }
-    }
-
-    /// Looks at the block that this is in.
-    fn mark(&mut self) -> Option<()> {
-        let start = self.at - self.at % BLOCK;
+    /// Looks at the block that a place is in.
+    fn mark(&mut self, at: usize) -> Option<()> {
+        let start = at - at % BLOCK;
         let rest = self.text.as_bytes().get(start..)?;
         self.marks = match rest.first_chunk() {
             Some(block) => marks(block),
@@ -182,19 +179,6 @@ impl<'a> Reader<'a> {
         };
         self.marked = start + BLOCK;
         Some(())
-    }
-
-    /// What follows a backslash.
-    fn escape(&mut self) -> Option<()> {
-        match self.byte()? {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
-            b'u' => {
-                let digits = self.text.as_bytes().get(self.at..self.at + 4)?;
-                self.at += 4;
-                digits.iter().all(u8::is_ascii_hexdigit).then_some(())
-            }
-            _ => None,
-        }
     }
 
     /// The rest of a number.
@@ -264,6 +248,18 @@ impl<'a> Reader<'a> {
         while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.text.as_bytes().get(self.at) {
             self.at += 1;
         }
+    }
+}
+
+/// Bytes of an escape behind whose backslash this stands.
+fn escape(rest: &[u8]) -> Option<usize> {
+    match rest.first()? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
+        b'u' => {
+            let digits = rest.get(1..5)?;
+            digits.iter().all(u8::is_ascii_hexdigit).then_some(6)
+        }
+        _ => None,
     }
 }
 
