@@ -124,9 +124,11 @@ impl Call {
         let is_question = parts.method == Method::GET || parts.method == Method::HEAD;
         let (body, reading) = match route.action {
             _ if is_question => {
-                let mut reading = Reading::default();
-                reading.name =
-                    (route.action == Action::Pick).then(|| last_segment(parts.uri.path()));
+                let is_picked = route.action == Action::Pick;
+                let reading = Reading {
+                    name: is_picked.then(|| last_segment(parts.uri.path())),
+                    ..Reading::default()
+                };
                 (Body::Kept(Bytes::new(), None), reading)
             }
             Action::Pick | Action::Change | Action::Pull | Action::Create => {

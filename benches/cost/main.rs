@@ -45,7 +45,7 @@ const PHASES: [Phase; 5] = [
         unit: "small request",
         count: REQUESTS,
         most_allocations: 17.5,
-        most_instructions: 66_000.0,
+        most_instructions: 63_500.0,
     },
     Phase {
         name: "chunk",
@@ -53,29 +53,29 @@ const PHASES: [Phase; 5] = [
         count: CHUNKS,
         // One for the piece, and a tenth for opening the stream.
         most_allocations: 1.2,
-        most_instructions: 7_900.0,
+        most_instructions: 7_600.0,
     },
     Phase {
         name: "big",
         unit: "request of 100 KB",
         count: BIG_REQUESTS,
         most_allocations: 26.0,
-        most_instructions: 890_000.0,
+        most_instructions: 855_000.0,
     },
     Phase {
         name: "choice",
         unit: "choice of 16",
         count: CHOICES,
         most_allocations: 3.2,
-        most_instructions: 21_000.0,
+        most_instructions: 20_200.0,
     },
     Phase {
         name: "many",
         unit: "choice of 1000",
         count: CHOICES,
         // A part of them for nodes that are looked at for the first time.
-        most_allocations: 8.3,
-        most_instructions: 36_000.0,
+        most_allocations: 5.2,
+        most_instructions: 28_000.0,
     },
 ];
 /// Most heap per open stream, in KiB.

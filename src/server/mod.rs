@@ -6,6 +6,8 @@ mod farewell;
 mod framing;
 mod turn;
 mod waking;
+#[cfg(test)]
+mod waking_tests;
 
 pub use door::{Crowd, Door};
 pub use framing::{FIELDS, Fault, Framing, Refusal};
@@ -304,12 +306,13 @@ async fn exchange<H: Handler>(
                 };
             }
             // Dropping the connection drops the request under way, and with it its connection to a backend.
-            Event::HungUp | Event::Phase(Phase::Cutting) => return End::Gone,
+            Event::HungUp | Event::Phase(Phase::Cutting) | Event::Overdue(Overdue::Request) => {
+                return End::Gone;
+            }
             Event::Phase(next) => {
                 seen = next;
                 connection.as_mut().graceful_shutdown();
             }
-            Event::Overdue(Overdue::Request) => return End::Gone,
             Event::Overdue(Overdue::Head) => return End::Refused(Refusal::HeadLate, turn.path()),
             // The next look at the body tells whoever reads it.
             Event::Overdue(Overdue::Body) => {}

@@ -1,6 +1,7 @@
-//! No room that comes free is slept through, and no count of requests in flight is wrong, whatever the order.
+//! No room that comes free is slept through, no count of requests in flight is wrong, and no task misses what woke it,
+//! whatever the order.
 //!
-//! The bell is the real one. What it stands between is kept to the steps that touch shared memory: a lease, as the pool
+//! The bell and the wakers of a connection are the real ones. What it stands between is kept to the steps that touch shared memory: a lease, as the pool
 //! counts it, and the line before the fleet, as the queue keeps it.
 
 #![cfg(test)]
@@ -8,14 +9,19 @@
 #[path = "../../src/pool/bell.rs"]
 mod bell;
 mod sync;
+#[path = "../../src/server/waking.rs"]
+mod waking;
 
 use bell::Bell;
 use loom::future::block_on;
 use loom::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
+use std::future::poll_fn;
 use std::pin::pin;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
+use sync::Notify;
+use waking::{Eager, Lazy};
 
 /// A node with so many slots, and those who wait for one.
 struct Fleet {
@@ -208,4 +214,58 @@ fn without_a_second_look_room_would_be_slept_through() {
         }
     });
     assert!(LOST.load(Relaxed));
+}
+
+/// Polls with a copy of loom's waker: the original does not know its copies for what they are.
+fn same<R>(waker: &Waker, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
+    poll(&mut Context::from_waker(&waker.clone()))
+}
+
+/// Twice, since the first time nobody sleeps yet.
+#[test]
+fn an_eager_future_sleeps_through_nothing() {
+    check(|| {
+        let notifies = Arc::new([Notify::default(), Notify::default()]);
+        let waking = Arc::clone(&notifies);
+        let wake = thread::spawn(move || waking.iter().for_each(Notify::notify_one));
+        let mut eager = Eager::default();
+        let mut both = pin!(async {
+            for notify in &*notifies {
+                let mut has_rested = false;
+                // Wakes itself, as hyper does.
+                poll_fn(|cx| {
+                    if std::mem::replace(&mut has_rested, true) {
+                        return Poll::Ready(());
+                    }
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                })
+                .await;
+                notify.notified().await;
+            }
+        });
+        block_on(poll_fn(|cx| {
+            same(cx.waker(), |cx| eager.poll(both.as_mut(), cx))
+        }));
+        wake.join().expect("no panic");
+    });
+}
+
+#[test]
+fn a_lazy_future_sleeps_through_nothing_though_its_task_is_woken_by_others() {
+    check(|| {
+        let notifies = Arc::new([Notify::default(), Notify::default()]);
+        let waking = Arc::clone(&notifies);
+        let wake = thread::spawn(move || waking.iter().for_each(Notify::notify_one));
+        let mut lazy = Lazy::default();
+        let [one, other] = &*notifies;
+        let mut one = pin!(one.notified());
+        let mut other = pin!(other.notified());
+        let mut is_one_done = false;
+        block_on(poll_fn(|cx| {
+            is_one_done = is_one_done || one.as_mut().poll(cx).is_ready();
+            same(cx.waker(), |cx| lazy.poll(other.as_mut(), cx))
+        }));
+        wake.join().expect("no panic");
+    });
 }

@@ -1,6 +1,6 @@
 //! What `src/sync.rs` has, as loom tries it.
 
-pub use loom::sync::atomic::{AtomicUsize, Ordering, fence};
+pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering, fence};
 
 use loom::sync::Mutex;
 use std::future::poll_fn;
