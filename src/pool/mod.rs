@@ -385,13 +385,10 @@ impl Pool {
         if backend.inventory().is_none_or(|known| *known != inventory) {
             backend.set_inventory(Arc::new(inventory));
         }
-        let place = self.place_of(backend.id());
+        let (known, place) = (self.catalogue.load(), self.place_of(backend.id()));
+        let is_known = |at| known.is_of_at(at, backend.inventory().as_ref());
         // Mostly nothing is new, and all the others need not be asked.
-        if !place.is_some_and(|at| {
-            self.catalogue
-                .load()
-                .is_of_at(at, backend.inventory().as_ref())
-        }) {
+        if !place.is_some_and(is_known) {
             self.recall();
         }
     }
