@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A map whose keys hash to one number, which needs no hashing. Only for keys that nobody can choose to do harm.
+/// A map whose keys hash to one number, which needs no hashing. Only where few keys are held, or none are a client's to make
+/// up: keys that fall together can be chosen.
 pub type Hashed<K, V> = HashMap<K, V, BuildHasherDefault<AsItIs>>;
 
 /// Takes the last number for the hash.

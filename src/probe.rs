@@ -54,10 +54,10 @@ struct Rests {
 }
 
 impl Rests {
-    fn of(state: &State) -> Self {
-        let backends = u32::try_from(state.pool.backends().len()).unwrap_or(u32::MAX);
+    fn of(backends: usize, models: Duration) -> Self {
+        let backends = u32::try_from(backends).unwrap_or(u32::MAX);
         Self {
-            models: state.settings.models_refresh,
+            models,
             loaded: LOADED_REST.max(LOADED_REST_EACH * backends),
         }
     }
@@ -97,7 +97,7 @@ pub async fn run(state: Arc<ArcSwap<State>>, seed: u64, first_round: watch::Send
                     known = Arc::clone(&current);
                 }
                 let now = Instant::now();
-                let rests = Rests::of(&current);
+                let rests = Rests::of(current.pool.backends().len(), current.settings.models_refresh);
                 for backend in current.pool.backends() {
                     let agenda = agendas.entry(backend.id()).or_default();
                     for question in agenda.due(backend, rests, now) {
@@ -222,6 +222,13 @@ mod tests {
     use crate::config::{ContentHash, Settings};
     use crate::mock::{Model, Node, Profile};
     use crate::wire::ModelKey;
+
+    #[test]
+    fn what_is_in_memory_is_asked_of_at_most_a_hundred_a_second() {
+        let loaded = |backends| Rests::of(backends, Duration::ZERO).loaded;
+        assert_eq!([1, 200].map(loaded), [LOADED_REST; 2]);
+        assert_eq!(loaded(1000), Duration::from_secs(10));
+    }
 
     #[tokio::test]
     async fn a_pool_that_was_built_before_a_backend_spoke_learns_what_it_said() {

@@ -23,15 +23,15 @@ const JOINED: usize = 1024;
 
 /// Writes short pieces as one; `None` if they are long.
 pub fn join<R>(pieces: &[IoSlice<'_>], write: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    let bytes = pieces.iter().map(|piece| piece.len()).sum();
     let mut joined = [0; JOINED];
-    let mut rest = &mut joined[..];
+    let mut rest = joined.get_mut(..bytes)?;
     for piece in pieces {
         let (place, more) = rest.split_at_mut_checked(piece.len())?;
         place.copy_from_slice(piece);
         rest = more;
     }
-    let left = rest.len();
-    joined.get(..JOINED - left).map(write)
+    joined.get(..bytes).map(write)
 }
 
 /// Keeps the kernel from holding much for a client that does not read.
@@ -64,4 +64,25 @@ pub fn prepare(stream: &TcpStream) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pieces: &[&[u8]], joined: Option<&[u8]>) {
+        let slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        assert_eq!(join(&slices, <[u8]>::to_vec).as_deref(), joined);
+    }
+
+    #[test]
+    fn short_pieces_become_one_in_their_order_and_long_ones_are_left() {
+        let (most, more) = (vec![b'x'; JOINED - 1], vec![b'x'; JOINED]);
+        check(&[], Some(b""));
+        check(&[b"head", b"", b"body", b"\r\n"], Some(b"headbody\r\n"));
+        check(&[b"x", &most], Some(&more));
+        check(&[b"x", &more], None);
+        check(&[&more, b"x"], None);
+    }
 }

@@ -3,6 +3,8 @@
 mod backend;
 mod bell;
 mod catalogue;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod gate;
 mod inventory;
 mod lease;

@@ -18,23 +18,36 @@ const WOKEN: u8 = 2;
 /// Asks a future again at once if it wakes its task while it is asked, as one does whose parts wake each other: hyper wakes
 /// itself when a service wants the body of its request.
 #[derive(Debug, Default)]
-pub struct Eager(Option<(Arc<Eagerness>, Waker)>);
-
-#[derive(Debug)]
-struct Eagerness {
-    task: Waker,
-    state: AtomicU8,
-}
+pub struct Eager(Own<AtomicU8>);
 
 /// Asks a future, after the first time, only if it has woken its task. For one that has nothing to say for hours, in a task
 /// that is woken for each chunk of a stream.
 #[derive(Debug, Default)]
-pub struct Lazy(Option<(Arc<Laziness>, Waker)>);
+pub struct Lazy(Own<AtomicBool>);
 
+/// The waker that a future is given; none before it is asked.
+type Own<S> = Option<(Arc<Bell<S>>, Waker)>;
+
+/// Wakes a task, and knows something of it.
 #[derive(Debug)]
-struct Laziness {
+struct Bell<S> {
     task: Waker,
-    is_woken: AtomicBool,
+    state: S,
+}
+
+/// A future's own waker, made anew if it is in another task than before.
+fn own<'a, S>(own: &'a mut Own<S>, task: &Waker, state: fn() -> S) -> &'a (Arc<Bell<S>>, Waker)
+where
+    Bell<S>: Wake + Send + Sync + 'static,
+{
+    let known = own.take().filter(|(bell, _)| bell.task.will_wake(task));
+    own.insert(known.unwrap_or_else(|| {
+        let bell = Arc::new(Bell {
+            task: task.clone(),
+            state: state(),
+        });
+        (Arc::clone(&bell), bell.into())
+    }))
 }
 
 impl Eager {
@@ -44,43 +57,38 @@ impl Eager {
         mut future: Pin<&mut F>,
         cx: &mut Context<'_>,
     ) -> Poll<F::Output> {
-        let known = self.0.take();
-        let known = known.filter(|(own, _)| own.task.will_wake(cx.waker()));
-        let (own, waker) = self.0.insert(known.unwrap_or_else(|| {
-            let own = Arc::new(Eagerness {
-                task: cx.waker().clone(),
-                state: AtomicU8::new(ASLEEP),
-            });
-            (Arc::clone(&own), own.into())
-        }));
+        let (bell, waker) = own(&mut self.0, cx.waker(), || AtomicU8::new(ASLEEP));
         let mut cx = Context::from_waker(waker);
         for _ in 0..TURNS {
-            own.state.store(ASKED, Ordering::Release);
+            bell.state.store(ASKED, Ordering::Release);
             if let Poll::Ready(said) = future.as_mut().poll(&mut cx) {
                 return Poll::Ready(said);
             }
-            let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-            if (own.state)
-                .compare_exchange(ASKED, ASLEEP, success, failure)
-                .is_ok()
-            {
+            if bell.moves(ASKED, ASLEEP).is_ok() {
                 return Poll::Pending;
             }
         }
-        own.state.store(ASLEEP, Ordering::Release);
-        own.task.wake_by_ref();
+        bell.state.store(ASLEEP, Ordering::Release);
+        bell.task.wake_by_ref();
         Poll::Pending
     }
 }
 
-impl Wake for Eagerness {
+impl Bell<AtomicU8> {
+    /// From one state to another; else says which it is in.
+    fn moves(&self, from: u8, to: u8) -> Result<u8, u8> {
+        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+        self.state.compare_exchange(from, to, success, failure)
+    }
+}
+
+impl Wake for Bell<AtomicU8> {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
-        match (self.state).compare_exchange(ASKED, WOKEN, success, failure) {
+        match self.moves(ASKED, WOKEN) {
             Ok(_) | Err(WOKEN) => {} // whoever asks sees it
             Err(_) => self.task.wake_by_ref(),
         }
@@ -94,29 +102,21 @@ impl Lazy {
         future: Pin<&mut F>,
         cx: &mut Context<'_>,
     ) -> Poll<F::Output> {
-        let known = self.0.take();
-        let known = known.filter(|(own, _)| own.task.will_wake(cx.waker()));
-        let (own, waker) = self.0.insert(known.unwrap_or_else(|| {
-            let own = Arc::new(Laziness {
-                task: cx.waker().clone(),
-                is_woken: AtomicBool::new(true),
-            });
-            (Arc::clone(&own), own.into())
-        }));
-        if !own.is_woken.swap(false, Ordering::AcqRel) {
+        let (bell, waker) = own(&mut self.0, cx.waker(), || AtomicBool::new(true));
+        if !bell.state.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }
         future.poll(&mut Context::from_waker(waker))
     }
 }
 
-impl Wake for Laziness {
+impl Wake for Bell<AtomicBool> {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.is_woken.swap(true, Ordering::AcqRel);
+        self.state.swap(true, Ordering::AcqRel);
         self.task.wake_by_ref();
     }
 }

@@ -221,13 +221,19 @@ fn same<R>(waker: &Waker, poll: impl FnOnce(&mut Context<'_>) -> R) -> R {
     poll(&mut Context::from_waker(&waker.clone()))
 }
 
+/// What another thread wakes, one after the other.
+fn woken_twice() -> (Arc<[Notify; 2]>, thread::JoinHandle<()>) {
+    let notifies = Arc::new([Notify::default(), Notify::default()]);
+    let waking = Arc::clone(&notifies);
+    let wake = thread::spawn(move || waking.iter().for_each(Notify::notify_one));
+    (notifies, wake)
+}
+
 /// Twice, since the first time nobody sleeps yet.
 #[test]
 fn an_eager_future_sleeps_through_nothing() {
     check(|| {
-        let notifies = Arc::new([Notify::default(), Notify::default()]);
-        let waking = Arc::clone(&notifies);
-        let wake = thread::spawn(move || waking.iter().for_each(Notify::notify_one));
+        let (notifies, wake) = woken_twice();
         let mut eager = Eager::default();
         let mut both = pin!(async {
             for notify in &*notifies {
@@ -254,9 +260,7 @@ fn an_eager_future_sleeps_through_nothing() {
 #[test]
 fn a_lazy_future_sleeps_through_nothing_though_its_task_is_woken_by_others() {
     check(|| {
-        let notifies = Arc::new([Notify::default(), Notify::default()]);
-        let waking = Arc::clone(&notifies);
-        let wake = thread::spawn(move || waking.iter().for_each(Notify::notify_one));
+        let (notifies, wake) = woken_twice();
         let mut lazy = Lazy::default();
         let [one, other] = &*notifies;
         let mut one = pin!(one.notified());

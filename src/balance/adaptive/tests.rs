@@ -3,11 +3,10 @@
 use super::*;
 use crate::clock;
 use crate::demand::Demand;
-use crate::health::{self, Signal};
+use crate::health::Signal;
 use crate::knowledge::{Peer, Work};
-use crate::pool::{Inventory, Lease, Loaded, Origin, Pool, Spec};
-use crate::wire::{Counters, ModelKey, Prefix};
-use std::net::{IpAddr, Ipv4Addr};
+use crate::pool::{Lease, Loaded, Pool, fixture};
+use crate::wire::{Counters, Prefix};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -100,30 +99,14 @@ struct Fleet {
 
 impl Fleet {
     fn of(count: usize) -> Self {
-        let now = clock::epoch();
-        let spec = |at| Spec {
-            name: format!("n{at}").into(),
-            origin: Origin::parse("127.0.0.1:1").unwrap(),
-            weight: 1.0,
-            drain: false,
-            slots: Some(1),
-        };
-        let specs: Vec<_> = (0..count).map(spec).collect();
-        let pool = Pool::build(&specs, health::Policy::default(), None, now);
-        for backend in pool.backends() {
-            let tags = br#"{"models":[
-                {"name":"a:latest","digest":"aaaaaaaaaaaa","size":4900000000},
-                {"name":"b:latest","digest":"bbbbbbbbbbbb","size":4900000000}]}"#;
-            pool.learn(backend, Inventory::from_tags(tags).unwrap());
-        }
-        let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-        let mut demand = Demand::new(ModelKey::parse("a"), client);
-        demand.prompt_bytes = 4000;
+        let tags = r#"{"models":[
+            {"name":"a:latest","digest":"aaaaaaaaaaaa","size":4900000000},
+            {"name":"b:latest","digest":"bbbbbbbbbbbb","size":4900000000}]}"#;
         Self {
-            pool,
+            pool: fixture::alike(count, 1, tags),
             strategy: (ENTRY.build)(3),
-            demand,
-            now,
+            demand: fixture::asks("a"),
+            now: clock::epoch(),
         }
     }
 

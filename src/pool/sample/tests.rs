@@ -4,12 +4,11 @@ use super::*;
 use crate::balance::{ALL, Entry, Strategy};
 use crate::clock;
 use crate::demand::Demand;
-use crate::health::{Policy, Signal};
-use crate::pool::{Choice, Inventory, Lease, Loaded, Origin, Spec};
-use crate::wire::{Counters, ModelKey, Prefix};
+use crate::health::Signal;
+use crate::pool::{Choice, Lease, Loaded, fixture};
+use crate::wire::{Counters, Prefix};
 use proptest::prelude::*;
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 const MODEL: &str = r#"{"models":[{"name":"m:latest","digest":"aaaaaaaaaaaa","size":5000000000}]}"#;
@@ -24,29 +23,11 @@ struct Fleet {
 
 impl Fleet {
     fn of(count: usize, strategy: &Entry, seed: u64) -> Self {
-        let spec = |at| Spec {
-            name: format!("n{at}").into(),
-            origin: Origin::parse("127.0.0.1:1").unwrap(),
-            weight: 1.0,
-            drain: false,
-            slots: Some(2),
-        };
-        let specs: Vec<_> = (0..count).map(spec).collect();
-        let now = clock::epoch();
-        let pool = Pool::build(&specs, Policy::default(), None, now);
-        let inventory = Arc::new(Inventory::from_tags(MODEL.as_bytes()).unwrap());
-        for backend in pool.backends() {
-            backend.set_inventory(Arc::clone(&inventory));
-        }
-        pool.recall();
-        let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-        let mut demand = Demand::new(ModelKey::parse("m"), client);
-        demand.prompt_bytes = 4000;
         Self {
-            pool,
+            pool: fixture::alike(count, 2, MODEL),
             strategy: (strategy.build)(seed),
-            demand,
-            now,
+            demand: fixture::asks("m"),
+            now: clock::epoch(),
         }
     }
 
