@@ -791,17 +791,14 @@ impl Inner {
             return;
         }
         let id = resident.id;
-        let comes = |flight: &&Flight| {
-            let last = flight.progress.last();
+        let comes = |flight: &Flight| {
+            let (first, last) = (flight.first_byte?, flight.progress.last());
             // A large model on a small node takes its time for each token: what is late is said by its own pace.
-            let pace = |first: f64| (last - first) / f64::from(flight.progress.tokens().max(2) - 1);
-            let is_due = |first: f64| now - last < (PAUSE * pace(first)).max(1.0);
-            flight.model_id == id
-                && flight
-                    .first_byte
-                    .is_some_and(|first| last > first && is_due(first))
+            let pace = (last - first) / f64::from(flight.progress.tokens().max(2) - 1);
+            let is_due = now - last < (PAUSE * pace).max(1.0);
+            (flight.model_id == id && last > first && is_due).then_some((first, last))
         };
-        let seen = self.flights.iter().filter(comes).count().min(SLOTS_LIMIT);
+        let seen = most_at_a_time(self.flights.iter().filter_map(comes)).min(SLOTS_LIMIT);
         resident.slots = resident.slots.max(seen);
         self.slots = self.slots.max(seen);
     }
@@ -874,10 +871,45 @@ impl Inner {
     }
 }
 
+/// How many of some spans of time there are at a time, at most. One that ends as another begins, as an answer does whose slot
+/// the next one gets, is not there with it.
+fn most_at_a_time(spans: impl Iterator<Item = (f64, f64)>) -> usize {
+    let (mut begins, mut ends): (Vec<f64>, Vec<f64>) = spans.unzip();
+    begins.sort_unstable_by(f64::total_cmp);
+    ends.sort_unstable_by(f64::total_cmp);
+    let mut ended = ends.iter().peekable();
+    let mut over = 0;
+    let at_a_time = |(before, begin): (usize, &f64)| {
+        while ended.next_if(|end| *end <= begin).is_some() {
+            over += 1;
+        }
+        before + 1 - over
+    };
+    begins.iter().enumerate().map(at_a_time).max().unwrap_or(0)
+}
+
 fn prompt_of<'a>(job: &'a Job<'_>) -> Prompt<'a> {
     Prompt {
         prefixes: &job.demand.prefixes,
         bytes: job.demand.prompt_bytes,
         tokens: job.work.prompt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(spans: &[(f64, f64)], most: usize) {
+        assert_eq!(most_at_a_time(spans.iter().copied()), most, "{spans:?}");
+    }
+
+    #[test]
+    fn an_answer_that_has_ended_is_not_there_with_the_one_that_got_its_slot() {
+        check(&[], 0);
+        check(&[(0.0, 2.0), (1.0, 3.0)], 2);
+        check(&[(0.0, 2.0), (1.0, 3.0), (2.0, 4.0), (2.5, 5.0)], 3);
+        check(&[(0.0, 1.0), (0.0, 1.5), (1.0, 2.0), (1.5, 2.5)], 2);
     }
 }
