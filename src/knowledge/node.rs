@@ -796,7 +796,10 @@ impl Inner {
             // A large model on a small node takes its time for each token: what is late is said by its own pace.
             let pace = (last - first) / f64::from(flight.progress.tokens().max(2) - 1);
             let is_due = now - last < (PAUSE * pace).max(1.0);
-            (flight.model_id == id && last > first && is_due).then_some((first, last))
+            // Read late, the last token of one may seem to come after the first of the one that got its slot.
+            let last_but_one = last - pace;
+            (flight.model_id == id && last_but_one > first && is_due)
+                .then_some((first, last_but_one))
         };
         let seen = most_at_a_time(self.flights.iter().filter_map(comes)).min(SLOTS_LIMIT);
         resident.slots = resident.slots.max(seen);

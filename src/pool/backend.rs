@@ -100,6 +100,11 @@ impl AskedAt {
         }
         due
     }
+
+    /// Whoever asks whether it is due is told yes.
+    fn forget(&self) {
+        self.at.store(0, Relaxed);
+    }
 }
 
 /// Loads of one backend that are kept alive at one time: names of models are the clients' to make up.
@@ -325,6 +330,7 @@ impl Backend {
             // What was measured before an outage says little of the node that came back.
             self.live.ttfb.reset();
             self.live.node.restarted();
+            self.live.loaded_asked.forget();
             tracing::info!(backend = self.name(), "backend is up");
         } else {
             self.live.links.clear();

@@ -52,6 +52,24 @@ fn finish(mut lease: Lease, now: Instant) {
     lease.finished(&Counters::default(), now);
 }
 
+#[test]
+fn who_comes_back_is_asked_what_it_has_in_memory() {
+    let (pool, now) = (pool(), Instant::now());
+    let backend = &pool.backends()[0];
+    let is_due = || backend.begin_asking_loaded(Duration::from_secs(30), now);
+    assert!(is_due() && !is_due());
+    for signal in [
+        Signal::CheckFailed("gone".into()),
+        Signal::CheckFailed("gone".into()),
+        Signal::CheckPassed,
+        Signal::CheckPassed,
+    ] {
+        backend.observe(signal, now);
+    }
+    assert_eq!(names(&pool, now), ["a", "b"]);
+    assert!(is_due() && !is_due());
+}
+
 #[tokio::test]
 async fn slots_are_counted_however_slow_the_answers_are() {
     for pace in [0.05, 0.5, 8.0] {
