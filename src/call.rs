@@ -17,7 +17,7 @@ use crate::urgency::Urgency;
 use crate::wire::{Family, Kind, ModelKey};
 use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -42,6 +42,8 @@ pub struct Call {
     target: PathAndQuery,
     /// Headers for any backend, as lines of a head.
     lines: BytesMut,
+    /// The map that the headers came in, empty: the answer's will fit.
+    spare: HeaderMap,
     body: Body,
     /// Whether some of it may have reached a backend.
     given: bool,
@@ -172,6 +174,8 @@ impl Call {
             prefixes: facts.prefixes,
             ..Demand::new(model, sender.client)
         };
+        let mut spare = parts.headers;
+        spare.clear();
         let target = parts
             .uri
             .into_parts()
@@ -184,6 +188,7 @@ impl Call {
             method: parts.method,
             target,
             lines,
+            spare,
             body,
             given: false,
             limit: None,
@@ -221,6 +226,7 @@ impl Call {
             method: self.method.clone(),
             target: self.target.clone(),
             lines: self.lines.clone(),
+            spare: HeaderMap::new(),
             body: Body::Kept(body, None),
             given: false,
             limit: self.limit,
@@ -343,7 +349,9 @@ impl Call {
             host: origin.authority(),
             lines: &self.lines,
         };
-        Some(Outgoing::new(&head, body))
+        let mut outgoing = Outgoing::new(&head, body);
+        outgoing.spare = std::mem::take(&mut self.spare);
+        Some(outgoing)
     }
 }
 

@@ -4,6 +4,7 @@ pub use crate::server::{Fault, Framing, Refusal};
 
 use crate::link::{Malformed, framing, head};
 use bytes::BytesMut;
+use http::HeaderMap;
 
 /// What became of an answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub fn answer<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Answer {
     let mut take = |piece: &[u8]| -> Result<bool, Malformed> {
         come.extend_from_slice(piece);
         if left.is_none() {
-            let Some(head) = head::take(&mut come, false)? else {
+            let Some(head) = head::take(&mut come, &mut HeaderMap::new(), false)? else {
                 return Ok(false);
             };
             answer.status = Some(head.response.status().as_u16());

@@ -31,11 +31,16 @@ pub struct Head {
     pub keeps_alive: bool,
 }
 
-/// Takes a head off the front of what has come; `None` if it is not whole.
+/// Takes a head off the front of what has come; `None` if it is not whole. Its fields go into `spare`, an empty map that may
+/// have room already.
 ///
 /// # Errors
 /// When it is no head, or one that is too long.
-pub fn take(come: &mut BytesMut, answers_head: bool) -> Result<Option<Head>, Malformed> {
+pub fn take(
+    come: &mut BytesMut,
+    spare: &mut HeaderMap,
+    answers_head: bool,
+) -> Result<Option<Head>, Malformed> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_LIMIT];
     let mut parsed = httparse::Response::new(&mut []);
     let length = ParserConfig::default()
@@ -63,7 +68,8 @@ pub fn take(come: &mut BytesMut, answers_head: bool) -> Result<Option<Head>, Mal
         .map(|field| (place(field.name.as_bytes()), place(field.value)))
         .collect();
     let bytes = come.split_to(length).freeze();
-    let mut headers = HeaderMap::with_capacity(places.len() + ADDED);
+    let mut headers = std::mem::take(spare);
+    headers.reserve(places.len() + ADDED);
     let mut said = Said::default();
     for (name, value) in places {
         let name = HeaderName::from_bytes(bytes.get(name).unwrap_or_default());
@@ -184,7 +190,8 @@ mod tests {
     #[track_caller]
     fn check(fields: &str, framing: Result<Framing, &'static str>, keeps_alive: bool) {
         let mut come = BytesMut::from(format!("HTTP/1.1 200 OK\r\n{fields}\r\n").as_str());
-        let head = take(&mut come, false).map(|head| head.expect("it is whole"));
+        let head =
+            take(&mut come, &mut HeaderMap::new(), false).map(|head| head.expect("it is whole"));
         assert_eq!(
             head.as_ref().map(|head| head.framing).map_err(|it| it.0),
             framing,
@@ -254,7 +261,11 @@ mod tests {
         #[track_caller]
         fn check(status: u16, answers_head: bool) {
             let text = format!("HTTP/1.1 {status} X\r\ncontent-length: 5\r\n\r\n");
-            let head = take(&mut BytesMut::from(text.as_str()), answers_head);
+            let head = take(
+                &mut BytesMut::from(text.as_str()),
+                &mut HeaderMap::new(),
+                answers_head,
+            );
             let head = head.unwrap().unwrap();
             assert_eq!(head.framing, Framing::Length(0));
             assert_eq!(head.response.headers()[CONTENT_LENGTH], "5");
@@ -269,7 +280,7 @@ mod tests {
     fn what_is_no_head_is_refused() {
         #[track_caller]
         fn check(text: &str, why: &'static str) {
-            let taken = take(&mut BytesMut::from(text), false);
+            let taken = take(&mut BytesMut::from(text), &mut HeaderMap::new(), false);
             assert_eq!(
                 taken.map(|head| head.is_some()),
                 Err(Malformed(why)),
@@ -292,11 +303,19 @@ mod tests {
         let text = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi";
         for end in 0..text.len() - 2 {
             let mut come = BytesMut::from(&text[..end]);
-            assert!(take(&mut come, false).unwrap().is_none());
+            assert!(
+                take(&mut come, &mut HeaderMap::new(), false)
+                    .unwrap()
+                    .is_none()
+            );
             assert_eq!(come, text[..end]);
         }
         let mut come = BytesMut::from(text);
-        assert!(take(&mut come, false).unwrap().is_some());
+        assert!(
+            take(&mut come, &mut HeaderMap::new(), false)
+                .unwrap()
+                .is_some()
+        );
         assert_eq!(come, "hi");
     }
 }

@@ -21,7 +21,7 @@ use crate::upload::BodyError;
 use bytes::{Buf, Bytes, BytesMut};
 use framing::Framing;
 use head::Head;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -112,6 +112,8 @@ struct Exchange {
     stream: TcpStream,
     /// The request, while any of it is to be written.
     outgoing: Option<Outgoing>,
+    /// For the fields of the answer.
+    spare: HeaderMap,
     /// What came and was not used yet.
     come: BytesMut,
     /// What the answer's body is, or what is left of it.
@@ -140,6 +142,7 @@ impl Link {
         Ok(Self(Box::new(Exchange {
             stream,
             outgoing: None,
+            spare: HeaderMap::new(),
             come: BytesMut::new(),
             framing: Framing::Length(0),
             keeps_alive: true,
@@ -153,8 +156,9 @@ impl Link {
     ///
     /// # Errors
     /// When the connection ends, or the answer is no HTTP. Dropping the future closes the connection.
-    pub async fn send(mut self, request: Outgoing) -> Result<Response<Self>, SendError> {
+    pub async fn send(mut self, mut request: Outgoing) -> Result<Response<Self>, SendError> {
         let answers_head = request.asks_head();
+        self.0.spare = std::mem::take(&mut request.spare);
         self.0.outgoing = Some(request);
         let mut interim = 0;
         match poll_fn(|cx| self.0.poll_head(answers_head, &mut interim, cx)).await {
@@ -212,7 +216,7 @@ impl Exchange {
     ) -> Poll<Result<Response<()>, LinkError>> {
         self.write(cx)?;
         loop {
-            while let Some(head) = head::take(&mut self.come, answers_head)? {
+            while let Some(head) = head::take(&mut self.come, &mut self.spare, answers_head)? {
                 let status = head.response.status();
                 if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
                     return Poll::Ready(Ok(self.begin(head)));

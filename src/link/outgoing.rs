@@ -7,7 +7,7 @@ use crate::tcp;
 use crate::upload::{BodyError, Upload};
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::HOST;
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use http_body::Body;
 use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
@@ -99,6 +99,8 @@ pub struct Outgoing {
     asks_head: bool,
     /// Whether the answer has begun: whether a backend that answers reads on is its own affair.
     is_answered: bool,
+    /// An empty map for the fields of the answer, which may have room already.
+    pub spare: HeaderMap,
     /// Ends what a backend does not read; set while it reads nothing.
     stall: Option<Pin<Box<Sleep>>>,
 }
@@ -143,6 +145,7 @@ impl Outgoing {
             is_begun: false,
             asks_head: *head.method == Method::HEAD,
             is_answered: false,
+            spare: HeaderMap::new(),
             stall: None,
         }
     }
