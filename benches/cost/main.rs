@@ -44,8 +44,8 @@ const PHASES: [Phase; 5] = [
         name: "small",
         unit: "small request",
         count: REQUESTS,
-        most_allocations: 17.5,
-        most_instructions: 63_500.0,
+        most_allocations: 15.5,
+        most_instructions: 63_000.0,
     },
     Phase {
         name: "chunk",
@@ -59,14 +59,14 @@ const PHASES: [Phase; 5] = [
         name: "big",
         unit: "request of 100 KB",
         count: BIG_REQUESTS,
-        most_allocations: 26.0,
-        most_instructions: 855_000.0,
+        most_allocations: 23.4,
+        most_instructions: 745_000.0,
     },
     Phase {
         name: "choice",
         unit: "choice of 16",
         count: CHOICES,
-        most_allocations: 3.2,
+        most_allocations: 3.4,
         most_instructions: 20_200.0,
     },
     Phase {

@@ -877,7 +877,7 @@ impl Inner {
 /// How many of some spans of time there are at a time, at most. One that ends as another begins, as an answer does whose slot
 /// the next one gets, is not there with it.
 fn most_at_a_time(spans: impl Iterator<Item = (f64, f64)>) -> usize {
-    let (mut begins, mut ends): (Vec<f64>, Vec<f64>) = spans.unzip();
+    let (mut begins, mut ends): (SmallVec<[_; 16]>, SmallVec<[_; 16]>) = spans.unzip();
     begins.sort_unstable_by(f64::total_cmp);
     ends.sort_unstable_by(f64::total_cmp);
     let mut ended = ends.iter().peekable();

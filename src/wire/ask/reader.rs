@@ -5,6 +5,7 @@ use super::text::{self, Key};
 use serde::de::DeserializeSeed;
 use smallvec::SmallVec;
 use std::borrow::Cow;
+use wide::u8x16;
 
 /// A place in a JSON text. Every step is `None` where the text is no JSON; no more steps may be taken then.
 #[derive(Debug)]
@@ -94,7 +95,16 @@ impl<'a> Reader<'a> {
         loop {
             let byte = self.next()?;
             match byte {
-                b'"' => self.string()?,
+                b'"' => loop {
+                    self.string()?;
+                    // Mostly another string follows.
+                    match self.text.as_bytes().get(self.at..self.at + 2) {
+                        Some(b":\"") if is_key => is_key = false,
+                        Some(b",\"") if !is_key && close == b'}' => is_key = true,
+                        _ => break,
+                    }
+                    self.at += 2;
+                },
                 _ if is_key => return None,
                 b'{' | b'[' => {
                     if close != 0 {
@@ -265,22 +275,17 @@ fn escape(rest: &[u8]) -> Option<usize> {
 
 /// One bit for each byte of a block that does not stand for itself in a string.
 ///
-/// No byte has a branch of its own, so that many are looked at in one step: about one instruction a byte, however short
-/// the strings are.
+/// Many bytes are looked at in one step, so that it costs less than an instruction a byte, however short the strings are.
+#[inline]
 fn marks(block: &[u8; BLOCK]) -> u64 {
-    // Takes the lowest bits of eight bytes to the highest byte.
-    const GATHER: u64 = 0x0102_0408_1020_4080;
-    let mut marks = [0; BLOCK];
-    for (mark, byte) in marks.iter_mut().zip(block) {
-        *mark = u8::from(*byte == b'"') | u8::from(*byte == b'\\') | u8::from(*byte < b' ');
-    }
-    // Most blocks of long texts.
-    if marks.iter().fold(0, |any, mark| any | mark) == 0 {
-        return 0;
-    }
-    let (words, _) = marks.as_chunks();
-    words.iter().rev().fold(0, |marks, word| {
-        marks << 8 | u64::from_le_bytes(*word).wrapping_mul(GATHER) >> 56
+    const LANES: usize = 16;
+    let (parts, _) = block.as_chunks::<LANES>();
+    parts.iter().rev().fold(0, |marks, part| {
+        let bytes = u8x16::new(*part);
+        let is_control = bytes.min(u8x16::splat(b' ' - 1)).simd_eq(bytes);
+        let is_marked =
+            bytes.simd_eq(u8x16::splat(b'"')) | bytes.simd_eq(u8x16::splat(b'\\')) | is_control;
+        marks << LANES | u64::from(is_marked.to_bitmask())
     })
 }
 
