@@ -73,6 +73,8 @@ struct Readings {
     chat_us: Vec<f64>,
     chunk_us: Vec<f64>,
     stream_kib: Vec<f64>,
+    /// Memory before any stream.
+    base_mib: Vec<f64>,
     /// Memory some time after all streams are over, as a factor of what it was before any.
     kept: Vec<f64>,
     p50_us: Vec<f64>,
@@ -156,6 +158,7 @@ async fn measure(peer: &Peer, plan: &Plan, into: &mut Readings) -> Result<()> {
     let wants = |row: &str| plan.rows.is_empty() || plan.rows.iter().any(|wanted| wanted == row);
     // Only a process that never had streams shows what they take: afterwards its allocator has the memory already.
     if wants("memory") && into.stream_kib.is_empty() {
+        into.base_mib.push(peer.rss_kib()? as f64 / 1024.0);
         let (each, kept) = memory(peer, plan.crowd).await.context("many streams")?;
         into.stream_kib.push(each);
         into.kept.push(kept);
@@ -234,6 +237,7 @@ fn print_table(peers: &[Peer], readings: &[Readings]) {
         ("CPU us more for 100 KB of chat", median_of(|r| &r.chat_us)),
         ("CPU us per relayed chunk", median_of(|r| &r.chunk_us)),
         ("RSS KiB per open stream", median_of(|r| &r.stream_kib)),
+        ("RSS MiB before any stream", median_of(|r| &r.base_mib)),
         ("RSS afterwards, times before", median_of(|r| &r.kept)),
         (
             "added latency p50 us",
