@@ -1,20 +1,21 @@
-//! What llamero costs as bodies, fleets and crowds of streams grow.
+//! What llamero costs as bodies, fleets and crowds of streams grow, and with fleets what the others cost.
 
 use crate::load::{self, Question};
 use crate::nodes::Nodes;
 use crate::peers::{LLAMERO, Peer};
-use crate::{micros, requests};
+use crate::{NODES, median, micros, requests};
 use anyhow::Result;
 use std::time::Duration;
 use tokio::time::sleep;
 
 const BODIES: [usize; 5] = [100, 1_000, 10_000, 100_000, 1_000_000];
-/// Backends per node, of which there are four.
-const EACH: [usize; 4] = [1, 10, 100, 250];
+const FLEETS: [usize; 4] = [4, 40, 400, 1_000];
 const STREAMS: [usize; 4] = [200, 1_000, 4_000, 8_000];
 /// Chunks a second of all streams together, so that the clients keep up.
 const CHUNKS_A_SECOND: usize = 8_000;
 const REQUESTS: u32 = 10_000;
+/// Turns that proxies take in front of one fleet.
+const ROUNDS: usize = 3;
 /// Bytes of all bodies of one size together, about.
 const BYTES: usize = 200_000_000;
 /// How long a process is watched.
@@ -30,13 +31,13 @@ pub const TABLES: [&str; 3] = ["bodies", "fleets", "streams"];
 /// # Errors
 /// When llamero does not start or does not answer.
 pub async fn run(wanted: &[String]) -> Result<()> {
-    let nodes = Nodes::start().await?;
+    let nodes = Nodes::start(NODES).await?;
     let wants = |table: &str| wanted.is_empty() || wanted.iter().any(|it| it == table);
     if wants("bodies") {
         bodies(&nodes).await?;
     }
     if wants("fleets") {
-        fleets(&nodes).await?;
+        fleets().await?;
     }
     if wants("streams") {
         streams(&nodes).await?;
@@ -46,7 +47,7 @@ pub async fn run(wanted: &[String]) -> Result<()> {
 
 async fn bodies(nodes: &Nodes) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let peer = Peer::llamero(nodes, 1, LLAMERO, dir.path()).await?;
+    let peer = Peer::llamero(nodes, LLAMERO, dir.path()).await?;
     println!("\nbody bytes  CPU us per request");
     for bytes in BODIES {
         let count = u32::try_from(BYTES / bytes.max(20_000))?;
@@ -57,24 +58,37 @@ async fn bodies(nodes: &Nodes) -> Result<()> {
     Ok(())
 }
 
-async fn fleets(nodes: &Nodes) -> Result<()> {
-    println!("\n  backends  CPU us per request  CPU % when idle  RSS MiB");
-    for each in EACH {
+async fn fleets() -> Result<()> {
+    println!("\n  backends  CPU us per request of each  CPU % when idle  RSS MiB");
+    for size in FLEETS {
         let dir = tempfile::tempdir()?;
-        let peer = Peer::llamero(nodes, each, LLAMERO, dir.path()).await?;
+        let nodes = Nodes::start(size).await?;
+        let llamero = Peer::llamero(&nodes, LLAMERO, dir.path()).await?;
         sleep(KNOWN).await;
-        let before = peer.cpu()?;
+        let before = llamero.cpu()?;
         sleep(WATCHED).await;
-        let idle = peer.cpu()?.saturating_sub(before).as_secs_f64() / WATCHED.as_secs_f64();
+        let idle = llamero.cpu()?.saturating_sub(before).as_secs_f64() / WATCHED.as_secs_f64();
+        let mut peers = vec![llamero];
+        peers.extend(Peer::others(&nodes, dir.path()).await);
         let question = Question::small();
-        // Until there is a connection to most of them: to make them is no part of a request.
-        requests(&peer, &question, REQUESTS / 10 + 100 * u32::try_from(each)?).await?;
-        let us = requests(&peer, &question, REQUESTS).await?;
+        let mut costs = vec![Vec::new(); peers.len()];
+        for round in 0..=ROUNDS {
+            for (peer, costs) in peers.iter().zip(&mut costs) {
+                if round == 0 {
+                    // Until there is a connection to most of them: to make them is no part of a request.
+                    requests(peer, &question, REQUESTS / 10 + 25 * u32::try_from(size)?).await?;
+                } else {
+                    costs.push(requests(peer, &question, REQUESTS).await?);
+                }
+            }
+        }
+        let costs = peers.iter().zip(&costs);
+        let costs = costs.map(|(peer, costs)| format!("{} {:.1}", peer.name, median(costs)));
         println!(
-            "{:>10}{us:>20.1}{:>17.1}{:>9.1}",
-            4 * each,
+            "{size:>10}  {}{:>10.1}{:>9.1}",
+            costs.collect::<Vec<_>>().join("  "),
             100.0 * idle,
-            peer.rss_kib()? as f64 / 1024.0,
+            peers.first().map_or(Ok(0), Peer::rss_kib)? as f64 / 1024.0,
         );
     }
     Ok(())
@@ -84,7 +98,7 @@ async fn streams(nodes: &Nodes) -> Result<()> {
     println!("\n   streams  CPU us per chunk  RSS KiB per stream");
     for count in STREAMS {
         let dir = tempfile::tempdir()?;
-        let peer = Peer::llamero(nodes, 4, LLAMERO, dir.path()).await?;
+        let peer = Peer::llamero(nodes, LLAMERO, dir.path()).await?;
         load::closed_loop(&peer.addresses, &Question::small(), 4, 100).await?;
         let before = peer.rss_kib()?;
         let every =

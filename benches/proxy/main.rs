@@ -20,6 +20,8 @@ use peers::Peer;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
+/// Nodes, unless it is their number that is looked at.
+const NODES: usize = 4;
 /// Keep-alive connections of the closed loop.
 const CONNECTIONS: usize = 64;
 /// Streams open at one time, where the CPU for them is measured.
@@ -111,26 +113,17 @@ fn main() -> Result<()> {
 }
 
 async fn run(plan: &Plan, also: &[String]) -> Result<()> {
-    let nodes = Nodes::start().await?;
+    let nodes = Nodes::start(NODES).await?;
     let dir = tempfile::tempdir()?;
     let mut peers = vec![Peer::direct(&nodes)];
     for program in std::iter::once(peers::LLAMERO).chain(also.iter().map(String::as_str)) {
         peers.push(
-            Peer::llamero(&nodes, 1, program, dir.path())
+            Peer::llamero(&nodes, program, dir.path())
                 .await
                 .context("llamero")?,
         );
     }
-    for (name, started) in [
-        ("nginx", Peer::nginx(&nodes, dir.path()).await),
-        ("haproxy", Peer::haproxy(&nodes, dir.path()).await),
-    ] {
-        match started {
-            Ok(Some(peer)) => peers.push(peer),
-            Ok(None) => println!("{name}: not installed"),
-            Err(error) => println!("{name}: left out: {error:#}"),
-        }
-    }
+    peers.extend(Peer::others(&nodes, dir.path()).await);
 
     let mut readings: Vec<Readings> = peers.iter().map(|_| Readings::default()).collect();
     let mut order: Vec<_> = (0..peers.len()).collect();

@@ -41,7 +41,7 @@ const MODELS: &str = concat!(
     r#""quantization_level":"Q4_0"}}]}"#
 );
 
-/// Four nodes that run until this is dropped.
+/// Nodes that run until this is dropped.
 pub struct Nodes {
     /// Where they listen.
     pub addresses: Vec<SocketAddr>,
@@ -49,11 +49,11 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Starts them on free ports.
-    pub async fn start() -> Result<Self> {
+    /// Starts so many on free ports.
+    pub async fn start(count: usize) -> Result<Self> {
         let mut addresses = Vec::new();
         let mut accepting = JoinSet::new();
-        for _ in 0..4 {
+        for _ in 0..count {
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             addresses.push(listener.local_addr()?);
             accepting.spawn(accept(listener));
@@ -85,13 +85,7 @@ type Answer = Either<Full<Bytes>, Ticks>;
 async fn answer(request: Request<Incoming>) -> Result<Response<Answer>, hyper::Error> {
     let (head, body) = request.into_parts();
     body.collect().await?;
-    // Below `/1`, `/2` and so on, so that one node stands for many.
-    let path = head.uri.path();
-    let path = path
-        .find("/api")
-        .or(path.find("/v1"))
-        .map_or("/", |at| path.get(at..).unwrap_or("/"));
-    let text = match (head.method, path) {
+    let text = match (head.method, head.uri.path()) {
         (Method::GET | Method::HEAD, "/") => "Ollama is running",
         (Method::GET, "/api/version") => VERSION,
         (Method::GET, "/api/tags" | "/api/ps") => MODELS,

@@ -43,23 +43,15 @@ impl Peer {
         }
     }
 
-    /// llamero with nothing but its backends set, of which each node is so many. They take every request at once, as they do
-    /// from the others.
-    pub async fn llamero(nodes: &Nodes, each: usize, program: &str, dir: &Path) -> Result<Self> {
+    /// llamero with nothing but its backends set. They take every request at once, as they do from the others.
+    pub async fn llamero(nodes: &Nodes, program: &str, dir: &Path) -> Result<Self> {
         let [address, admin] = free_addresses()?;
         let mut config = String::new();
         for (index, node) in nodes.addresses.iter().enumerate() {
-            for part in 0..each {
-                let path = if each == 1 {
-                    String::new()
-                } else {
-                    format!("/{part}")
-                };
-                writeln!(
-                    config,
-                    "[[backend]]\nname = \"node{index}-{part}\"\nurl = \"http://{node}{path}\"\nslots = {SLOTS}"
-                )?;
-            }
+            writeln!(
+                config,
+                "[[backend]]\nname = \"node{index}\"\nurl = \"http://{node}\"\nslots = {SLOTS}"
+            )?;
         }
         let file = dir.join("llamero.toml");
         fs::write(&file, config)?;
@@ -77,9 +69,26 @@ impl Peer {
         started.context("the program was not built")
     }
 
+    /// What llamero is measured against, as far as it is installed.
+    pub async fn others(nodes: &Nodes, dir: &Path) -> Vec<Self> {
+        let mut peers = Vec::new();
+        for (name, started) in [
+            ("nginx", Self::nginx(nodes, dir).await),
+            ("haproxy", Self::haproxy(nodes, dir).await),
+        ] {
+            match started {
+                Ok(Some(peer)) => peers.push(peer),
+                Ok(None) => println!("{name}: not installed"),
+                Err(error) => println!("{name}: left out: {error:#}"),
+            }
+        }
+        peers
+    }
+
     /// nginx with one worker per core; none if it is not installed.
-    pub async fn nginx(nodes: &Nodes, dir: &Path) -> Result<Option<Self>> {
+    async fn nginx(nodes: &Nodes, dir: &Path) -> Result<Option<Self>> {
         let [address] = free_addresses()?;
+        let idle = nodes.addresses.len().max(64);
         let mut servers = String::new();
         for node in &nodes.addresses {
             writeln!(servers, "server {node};")?;
@@ -91,7 +100,7 @@ impl Peer {
                 access_log nginx.access;
                 client_max_body_size 64m; client_body_buffer_size 2m; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4; scgi_temp_path t5;
                 keepalive_requests 1000000;
-                upstream nodes {{ {servers} keepalive 64; keepalive_requests 1000000; }}
+                upstream nodes {{ {servers} keepalive {idle}; keepalive_requests 1000000; }}
                 server {{
                     listen {address};
                     location / {{
@@ -112,7 +121,7 @@ impl Peer {
     }
 
     /// haproxy with one thread per core; none if it is not installed.
-    pub async fn haproxy(nodes: &Nodes, dir: &Path) -> Result<Option<Self>> {
+    async fn haproxy(nodes: &Nodes, dir: &Path) -> Result<Option<Self>> {
         let [address] = free_addresses()?;
         let mut config = format!(
             "global\n nbthread 2\n maxconn {PEER_CONNECTIONS}\n log stdout format raw local0\n\
