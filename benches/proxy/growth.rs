@@ -4,7 +4,7 @@ use crate::load::{self, Question};
 use crate::nodes::Nodes;
 use crate::peers::{LLAMERO, Peer};
 use crate::{NODES, median, micros, requests};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -30,14 +30,14 @@ pub const TABLES: [&str; 3] = ["bodies", "fleets", "streams"];
 ///
 /// # Errors
 /// When llamero does not start or does not answer.
-pub async fn run(wanted: &[String]) -> Result<()> {
+pub async fn run(wanted: &[String], also: &[String]) -> Result<()> {
     let nodes = Nodes::start(NODES).await?;
     let wants = |table: &str| wanted.is_empty() || wanted.iter().any(|it| it == table);
     if wants("bodies") {
         bodies(&nodes).await?;
     }
     if wants("fleets") {
-        fleets().await?;
+        fleets(also).await?;
     }
     if wants("streams") {
         streams(&nodes).await?;
@@ -58,18 +58,17 @@ async fn bodies(nodes: &Nodes) -> Result<()> {
     Ok(())
 }
 
-async fn fleets() -> Result<()> {
+async fn fleets(also: &[String]) -> Result<()> {
     println!("\n  backends  CPU us per request of each  CPU % when idle  RSS MiB");
     for size in FLEETS {
         let dir = tempfile::tempdir()?;
         let nodes = Nodes::start(size).await?;
-        let llamero = Peer::llamero(&nodes, LLAMERO, dir.path()).await?;
+        let peers = Peer::proxies(&nodes, also, dir.path()).await?;
+        let llamero = peers.first().context("llamero is always there")?;
         sleep(KNOWN).await;
         let before = llamero.cpu()?;
         sleep(WATCHED).await;
         let idle = llamero.cpu()?.saturating_sub(before).as_secs_f64() / WATCHED.as_secs_f64();
-        let mut peers = vec![llamero];
-        peers.extend(Peer::others(&nodes, dir.path()).await);
         let question = Question::small();
         let mut costs = vec![Vec::new(); peers.len()];
         for round in 0..=ROUNDS {
@@ -88,7 +87,7 @@ async fn fleets() -> Result<()> {
             "{size:>10}  {}{:>10.1}{:>9.1}",
             costs.collect::<Vec<_>>().join("  "),
             100.0 * idle,
-            peers.first().map_or(Ok(0), Peer::rss_kib)? as f64 / 1024.0,
+            llamero.rss_kib()? as f64 / 1024.0,
         );
     }
     Ok(())

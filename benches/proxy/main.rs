@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --bench proxy` takes some minutes and prints medians of five rounds; `cargo bench --bench proxy -- --quick`
 //! takes seconds and proves only that the comparison runs; `-- --growth` shows llamero's cost against the size of bodies, fleets
-//! and crowds of streams, and `-- --growth fleets` one table of these; `-- request chunk` measures these rows alone; `-- --also FILE` has another build of llamero take part.
-//! nginx and haproxy do where they are installed. Nodes and clients live in this process, so
-//! what they burn is never counted as a proxy's.
+//! and crowds of streams, and `-- --growth fleets` one table of these; `-- request chunk` measures these rows alone; `-- --also FILE` has another build of llamero
+//! take part. nginx and haproxy do where they are installed. Nodes and clients live in this process, so what they burn is never
+//! counted as a proxy's.
 
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
@@ -106,7 +106,7 @@ fn main() -> Result<()> {
         }
     }
     if let Some(tables) = growth {
-        return runtime.block_on(growth::run(&tables));
+        return runtime.block_on(growth::run(&tables, &also));
     }
     plan.rows = rows;
     runtime.block_on(run(&plan, &also))
@@ -116,14 +116,7 @@ async fn run(plan: &Plan, also: &[String]) -> Result<()> {
     let nodes = Nodes::start(NODES).await?;
     let dir = tempfile::tempdir()?;
     let mut peers = vec![Peer::direct(&nodes)];
-    for program in std::iter::once(peers::LLAMERO).chain(also.iter().map(String::as_str)) {
-        peers.push(
-            Peer::llamero(&nodes, program, dir.path())
-                .await
-                .context("llamero")?,
-        );
-    }
-    peers.extend(Peer::others(&nodes, dir.path()).await);
+    peers.extend(Peer::proxies(&nodes, also, dir.path()).await?);
 
     let mut readings: Vec<Readings> = peers.iter().map(|_| Readings::default()).collect();
     let mut order: Vec<_> = (0..peers.len()).collect();

@@ -43,6 +43,29 @@ impl Peer {
         }
     }
 
+    /// llamero, other builds of it, and what it is measured against as far as that is installed.
+    pub async fn proxies(nodes: &Nodes, also: &[String], dir: &Path) -> Result<Vec<Self>> {
+        let mut peers = Vec::new();
+        for program in std::iter::once(LLAMERO).chain(also.iter().map(String::as_str)) {
+            peers.push(
+                Self::llamero(nodes, program, dir)
+                    .await
+                    .context("llamero")?,
+            );
+        }
+        for (name, started) in [
+            ("nginx", Self::nginx(nodes, dir).await),
+            ("haproxy", Self::haproxy(nodes, dir).await),
+        ] {
+            match started {
+                Ok(Some(peer)) => peers.push(peer),
+                Ok(None) => println!("{name}: not installed"),
+                Err(error) => println!("{name}: left out: {error:#}"),
+            }
+        }
+        Ok(peers)
+    }
+
     /// llamero with nothing but its backends set. They take every request at once, as they do from the others.
     pub async fn llamero(nodes: &Nodes, program: &str, dir: &Path) -> Result<Self> {
         let [address, admin] = free_addresses()?;
@@ -67,22 +90,6 @@ impl Peer {
         let name = name.to_string_lossy();
         let started = Self::start(&name, address, command, dir).await?;
         started.context("the program was not built")
-    }
-
-    /// What llamero is measured against, as far as it is installed.
-    pub async fn others(nodes: &Nodes, dir: &Path) -> Vec<Self> {
-        let mut peers = Vec::new();
-        for (name, started) in [
-            ("nginx", Self::nginx(nodes, dir).await),
-            ("haproxy", Self::haproxy(nodes, dir).await),
-        ] {
-            match started {
-                Ok(Some(peer)) => peers.push(peer),
-                Ok(None) => println!("{name}: not installed"),
-                Err(error) => println!("{name}: left out: {error:#}"),
-            }
-        }
-        peers
     }
 
     /// nginx with one worker per core; none if it is not installed.
