@@ -10,6 +10,8 @@ use tokio::time::sleep;
 
 const BODIES: [usize; 5] = [100, 1_000, 10_000, 100_000, 1_000_000];
 const FLEETS: [usize; 4] = [4, 40, 400, 1_000];
+/// Nodes that write all streams at a time, however many these are.
+const STREAMING: usize = 16;
 const STREAMS: [usize; 4] = [200, 1_000, 4_000, 8_000];
 /// Chunks a second of all streams together, so that the clients keep up.
 const CHUNKS_A_SECOND: usize = 8_000;
@@ -40,7 +42,7 @@ pub async fn run(wanted: &[String], also: &[String]) -> Result<()> {
         fleets(also).await?;
     }
     if wants("streams") {
-        streams(&nodes).await?;
+        streams(&Nodes::start(STREAMING).await?).await?;
     }
     Ok(())
 }
