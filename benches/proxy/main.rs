@@ -1,10 +1,10 @@
 //! What it costs to go through llamero, beside nginx and haproxy, in the kernel's own accounting of each proxy's processes.
 //!
 //! `cargo bench --bench proxy` takes some minutes and prints medians of five rounds; `cargo bench --bench proxy -- --quick`
-//! takes seconds and proves only that the comparison runs; `-- --growth` shows llamero's cost against the size of bodies, fleets
-//! and crowds of streams, and `-- --growth fleets` one table of these; `-- request chunk` measures these rows alone; `-- --also FILE` has another build of llamero
-//! take part. nginx and haproxy do where they are installed. Nodes and clients live in this process, so what they burn is never
-//! counted as a proxy's.
+//! takes seconds and proves only that the comparison runs; `-- --growth` shows the cost against the size of bodies, fleets and
+//! crowds of streams, and `-- --growth fleets` one table of these; `-- request chunk` measures these rows alone;
+//! `-- --also FILE` has another build of llamero take part. nginx and haproxy do where they are installed. Nodes and clients
+//! live in this process, so what they burn is never counted as a proxy's.
 
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 

@@ -91,7 +91,7 @@ impl Chain {
     }
 }
 
-/// Of messages, which are mostly short, this takes half of what others take.
+/// Messages mostly have some hundred bytes, for which this takes less than half of what xxh3 takes, made for longer ones.
 fn hash(bytes: &[u8], seed: u64) -> u64 {
     rapidhash_v3_seeded(bytes, &RapidSecrets::seed_cpp(seed))
 }
